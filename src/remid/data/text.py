@@ -1,0 +1,56 @@
+"""Text from hostile files, made safe to print. Data may hold terminal commands, bidi marks and broken Unicode."""
+
+from __future__ import annotations
+
+import unicodedata
+from typing import Any
+
+#: Unicode categories that do something other than show a glyph: controls, formats (bidi marks, zero widths),
+#: surrogates, private use, unassigned, line and paragraph separators.
+_INVISIBLE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+
+#: Zero-width (non-)joiners spell words in Persian and the Indic scripts and glue emoji; they cannot reorder a line.
+_JOINERS = "\u200c\u200d"
+
+
+def shown(text: str, limit: int = 80) -> str:
+    """`text` on one line of at most `limit` characters, fit for a terminal or a message.
+
+    Line breaks and tabs become spaces; what is invisible or could steer a terminal becomes its escape (\\x1b, \\u202e).
+    """
+    # Escapes make a text longer, never shorter, so looking at a little more than `limit` characters is enough.
+    pieces = [_safe(char) for char in text[: limit + 1]]
+    line = "".join(pieces)
+    return line if len(line) <= limit else line[: max(0, limit - 3)] + "..."
+
+
+def _safe(char: str) -> str:
+    if char in "\n\r\t":
+        return " "
+    if char in _JOINERS or unicodedata.category(char) not in _INVISIBLE:
+        return char
+    return char.encode("unicode_escape").decode("ascii")
+
+
+def is_utf8(text: str) -> bool:
+    """Whether `text` can be written as UTF-8, which lone surrogates cannot."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def kind(value: Any) -> str:
+    """What a value read from a file is, in the words of JSON, for messages such as "must be text, not a number"."""
+    names = (
+        (bool, "true or false"),
+        (str, "text"),
+        (int, "a number"),
+        (float, "a number"),
+        (list, "a list"),
+        (dict, "an object"),
+    )
+    if value is None:
+        return "null"
+    return next((name for type_, name in names if isinstance(value, type_)), type(value).__name__)

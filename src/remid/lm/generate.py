@@ -1,0 +1,56 @@
+"""Responses and traces from a causal model: batches of equal-minded prompts, greedy or seeded sampling."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from remid.lm.models import LoadedModel
+
+
+@dataclass(frozen=True, slots=True)
+class Decoding:
+    """How to generate. temperature 0 is greedy. Sampling is seeded per batch, so a resumed run draws the same."""
+
+    max_new_tokens: int = 96
+    temperature: float = 0.0
+    top_p: float = 0.95
+    seed: int = 0
+    repetition_penalty: float = 1.0
+
+
+@torch.inference_mode()
+def generate(
+    loaded: LoadedModel, prompts: Sequence[Sequence[int]], end_of_turn: int, decoding: Decoding, *, stream: int = 0
+) -> list[tuple[str, bool]]:
+    """Continue each prompt. Returns (text, finished) per prompt; finished is False where max_new_tokens cut it off.
+
+    stream: number of the batch within its job, mixed into the seed.
+    """
+    longest = max(map(len, prompts))
+    pad = loaded.tokenizer.pad_token_id
+    pad = end_of_turn if pad is None else pad
+    ids = torch.tensor([[pad] * (longest - len(p)) + list(p) for p in prompts], device=loaded.device)
+    mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=loaded.device)
+    options: dict[str, object] = {"do_sample": False}
+    if decoding.temperature > 0:
+        torch.manual_seed(decoding.seed * 1_000_003 + stream)
+        options = {"do_sample": True, "temperature": decoding.temperature, "top_p": decoding.top_p}
+    out = loaded.model.generate(
+        input_ids=ids,
+        attention_mask=mask,
+        max_new_tokens=decoding.max_new_tokens,
+        repetition_penalty=decoding.repetition_penalty,
+        eos_token_id=end_of_turn,
+        pad_token_id=pad,
+        **options,
+    )
+    results = []
+    for row in out[:, longest:].tolist():
+        finished = end_of_turn in row
+        body = row[: row.index(end_of_turn)] if finished else row
+        text = loaded.tokenizer.decode(body, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        results.append((text.strip(), finished))
+    return results

@@ -1,0 +1,87 @@
+"""Slow, readable twins of the estimators, and small worlds in which the truth is known."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from remid.estimate import balanced_design
+from remid.types import FloatArray, PairDesign, PairScores
+
+
+def pair_scores(S_BB: FloatArray, m: int, seed: int = 0) -> PairScores:
+    """The pairs of a full score matrix that a balanced design keeps; every response 10 tokens and 40 bytes long."""
+    n = len(S_BB)
+    design = balanced_design(n, m, seed)
+    negative_Bm = S_BB[np.arange(n)[:, None], design.negatives_Bm]
+    return PairScores(np.diagonal(S_BB).copy(), negative_Bm, np.full(n, 10.0), np.full(n, 40.0), design)
+
+
+def slow_club(scores: PairScores) -> tuple[float, list[float]]:
+    """CLUB and contributions, pair by pair, nothing missing: effects by dense least squares."""
+    n = len(scores.positive_B)
+    rows, values = [], []
+    for i in range(n):
+        for k, j in enumerate(scores.design.negatives_Bm[i]):
+            row = [0.0] * (2 * n)
+            row[i], row[n + j] = 1.0, 1.0
+            rows.append(row)
+            values.append(scores.negative_Bm[i, k])
+    effect = np.linalg.lstsq(np.array(rows), np.array(values), rcond=None)[0]
+    phi = [scores.positive_B[i] - effect[i] - effect[n + i] for i in range(n)]
+    return sum(scores.positive_B) / n - sum(values) / len(values), phi
+
+
+def slow_club_with_missing(S_BB: FloatArray, scores: PairScores) -> float:
+    """The value alone, by naming the pairs to use: drop items one at a time until nothing changes."""
+    n = len(S_BB)
+    items = {i for i in range(n) if not math.isnan(scores.positive_B[i])}
+    while True:
+        pairs = [
+            (i, int(j), scores.negative_Bm[i, k])
+            for i in sorted(items)
+            for k, j in enumerate(scores.design.negatives_Bm[i])
+            if int(j) in items and not math.isnan(scores.negative_Bm[i, k])
+        ]
+        as_input, as_response = {i for i, _, _ in pairs}, {j for _, j, _ in pairs}
+        if items == as_input & as_response:
+            break
+        items &= as_input & as_response
+    if not items:
+        return math.nan
+    return sum(scores.positive_B[i] for i in items) / len(items) - sum(s for _, _, s in pairs) / len(pairs)
+
+
+def additive_world(rng: np.random.Generator, design: PairDesign, *, truth: float, noise: float = 0.6) -> PairScores:
+    """Scores with large response effects, as lengths make them; CLUB has expectation `truth`, phi has sd 1."""
+    n = len(design.negatives_Bm)
+    a_B, b_B = rng.normal(0, 1, n), rng.normal(0, 5, n)
+    positive_B = truth + a_B + b_B + rng.normal(0, 1, n)
+    negative_Bm = a_B[:, None] + b_B[design.negatives_Bm] + rng.normal(0, noise, design.negatives_Bm.shape)
+    return PairScores(positive_B, negative_Bm, np.ones(n), np.ones(n), design)
+
+
+#: A joint law p(x, y) of three inputs and three responses, without zeros (then CLUB's expectation is finite).
+JOINT_XY = np.array([[0.20, 0.05, 0.08], [0.04, 0.22, 0.06], [0.09, 0.06, 0.20]])
+
+
+def discrete_truth() -> tuple[float, float, float]:
+    """I(X;Y), KL(p(x)p(y) || p(x,y)) and CLUB's expectation under the exact q(y|x), nats, from the definitions."""
+    p_X, p_Y = JOINT_XY.sum(axis=1), JOINT_XY.sum(axis=0)
+    information = reverse = club = 0.0
+    for x in range(3):
+        for y in range(3):
+            joint, product = JOINT_XY[x, y], p_X[x] * p_Y[y]
+            log_q = math.log(joint / p_X[x])
+            information += joint * math.log(joint / product)
+            reverse += product * math.log(product / joint)
+            club += (joint - product) * log_q
+    return information, reverse, club
+
+
+def discrete_world(rng: np.random.Generator, n: int, m: int) -> PairScores:
+    """n draws from JOINT_XY scored by the exact conditional."""
+    x_B, y_B = np.unravel_index(rng.choice(9, size=n, p=JOINT_XY.ravel()), (3, 3))
+    log_q_XY = np.log(JOINT_XY / JOINT_XY.sum(axis=1, keepdims=True))
+    return pair_scores(log_q_XY[x_B[:, None], y_B[None, :]], m, int(rng.integers(1 << 30)))
