@@ -34,23 +34,19 @@ def slow_club(scores: PairScores) -> tuple[float, list[float]]:
 
 
 def slow_club_with_missing(S_BB: FloatArray, scores: PairScores) -> float:
-    """The value alone, by naming the pairs to use: drop items one at a time until nothing changes."""
+    """The value alone, by naming the pairs to use."""
     n = len(S_BB)
-    items = {i for i in range(n) if not math.isnan(scores.positive_B[i])}
-    while True:
-        pairs = [
-            (i, int(j), scores.negative_Bm[i, k])
-            for i in sorted(items)
-            for k, j in enumerate(scores.design.negatives_Bm[i])
-            if int(j) in items and not math.isnan(scores.negative_Bm[i, k])
-        ]
-        as_input, as_response = {i for i, _, _ in pairs}, {j for _, j, _ in pairs}
-        if items == as_input & as_response:
-            break
-        items &= as_input & as_response
+    scored = [i for i in range(n) if not math.isnan(scores.positive_B[i])]
+    pairs = [
+        (i, int(j), S_BB[i, j])
+        for i in scored
+        for k, j in enumerate(scores.design.negatives_Bm[i])
+        if j in scored and not math.isnan(scores.negative_Bm[i, k])
+    ]
+    items = [i for i in scored if any(i in pair[:2] for pair in pairs)]
     if not items:
         return math.nan
-    return sum(scores.positive_B[i] for i in items) / len(items) - sum(s for _, _, s in pairs) / len(pairs)
+    return sum(S_BB[i, i] for i in items) / len(items) - sum(s for _, _, s in pairs) / len(pairs)
 
 
 def additive_world(rng: np.random.Generator, design: PairDesign, *, truth: float, noise: float = 0.6) -> PairScores:

@@ -129,6 +129,13 @@ def test_a_missing_item_on_the_full_design_equals_scoring_without_it() -> None:
     assert (fit.n, fit.n_missing) == (7, 1)
 
 
+def test_two_missing_neighbours_on_the_circle_cost_two_items_and_no_more() -> None:
+    scores = pair_scores(matrix(30, 4), 2)
+    gone = [0, int(scores.design.negatives_Bm[0, 0])]
+    scores.positive_B[gone] = np.nan
+    assert club(scores).n == 28
+
+
 @pytest.mark.parametrize("n", [0, 1])
 def test_without_pairs_there_is_no_value(n: int) -> None:
     fit = club(pair_scores(np.zeros((n, n)), 2))
@@ -160,8 +167,11 @@ def test_contrasts_of_policies() -> None:
     quick = contrast(remi(a, reference), remi(b, reference))
     assert exact.value == pytest.approx(quick.value)
     np.testing.assert_allclose(exact.phi_B, quick.phi_B, atol=1e-8)
-    reference.negative_Bm[3] = np.nan
-    assert np.isnan(contrast_scores(a, b, reference).phi_B[3])
+    reference.negative_Bm[3, 0] = np.nan
+    reference.positive_B[7] = np.nan
+    common = contrast_scores(a, b, reference)
+    assert common.value == pytest.approx(remi(a, reference).value - remi(b, reference).value)
+    assert np.isnan(common.phi_B[7])
     with pytest.raises(ValueError, match="same design"):
         remi(a, pair_scores(matrix(15, 9), 2, seed=1))
 

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync --disable-dev-shm-usage --hide-scrollbars --remote-debugging-pipe"
-).split()
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage"),
+    *("--hide-scrollbars", "--remote-debugging-pipe"),
+)
 
 
 def find_chromium() -> str | None:
@@ -45,7 +46,7 @@ class Browser:
 
         self._process = subprocess.Popen(
             [program, *FLAGS, f"--user-data-dir={self._profile}", "about:blank"],
-            preexec_fn=wire,  # noqa: PLW1509 - single-threaded here
+            preexec_fn=wire,  # noqa: PLW1509 - no other thread runs here
             close_fds=False,
             start_new_session=True,
             stdin=subprocess.DEVNULL,
@@ -155,7 +156,7 @@ class Browser:
     def open(self, path: Path) -> None:
         """Loads a file and waits until our script has finished."""
         self.call("Page.navigate", url=path.resolve().as_uri())
-        self.wait("document.documentElement.dataset.ready === 'true'")
+        self.wait("document.documentElement?.dataset.ready === 'true'")
 
     def press(self, key: str, text: str = "") -> None:
         """One key, as a keyboard would send it."""

@@ -1,4 +1,4 @@
-"""Dicts that keep to docs/result.md, realistic or hostile, for the tests of the report. Seeded: same call, same dicts."""
+"""Dicts that keep to docs/result.md, realistic or hostile. Seeded: the same call gives the same dicts."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def make_result(
     policies = (*controls, *models)
     places = [(shift, name) for shift, names in subsets.items() for name in names]
     pooled = [(shift, None) for shift in subsets]
-    size = {**{place: n for place in places}, **{(shift, None): n * len(subsets[shift]) for shift in subsets}}
+    size = {**dict.fromkeys(places, n), **{(shift, None): n * len(subsets[shift]) for shift in subsets}}
     n_id = size.get(("id", None), 0)
     fix = _null if all_null else dict
 
@@ -226,10 +226,11 @@ def _worst(result: dict[str, Any], policy: str) -> dict[str, Any]:
     }
 
 
-WORDS = (
+PROSE = (
     "the harbour keeps its lamps lit until the last boat is home and I would rather wait with you than sleep so tell "
     "me what the letter said before the tide turns and my courage goes with it"
-).split()
+)
+WORDS = PROSE.split()
 FOREIGN = (
     "Ich weiß nicht, ob er heute noch kommt.",
     "今夜はとても静かですね。",
@@ -279,9 +280,7 @@ def make_details(result: dict[str, Any], n: int | None = None, seed: int = 1, ho
                 + _say(rng, 10, 30),
                 "character": "Captain Aurelia Voss, keeper of a lighthouse. Dry, patient, speaks in short sentences.",
                 **{"dialogue": dialogue, "reference": responses[0]["text"]},
-                "trace": None
-                if k % 5 == 0
-                else "- answer the question first\n- stay dry and brief\n- mention the tide",
+                "trace": None if k % 5 == 0 else "- answer the question first\n- stay dry\n- mention the tide",
                 **{"prompt_tokens": 700 + k, "dropped_turns": 2 if k % 40 == 3 else 0, "responses": responses},
             }
         )

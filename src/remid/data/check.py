@@ -43,8 +43,9 @@ class SubsetSummary:
     """One subset of one shift.
 
     turns: queries of the user, the last one open (RPGBench's "4 turns" are 7 utterances). input_chars: Unicode
-    characters of user, character and dialogue together. reference_chars, reference_bytes: of the reference response; bytes are UTF-8. languages: (code, samples), most
-    frequent first, judged by dialogue and reference (language.py says how roughly).
+    characters of user, character and dialogue together. reference_chars, reference_bytes: of the reference response;
+    bytes are UTF-8. languages: (code, samples), most frequent first, judged by dialogue and reference (language.py says
+    how roughly).
     """
 
     subset: str

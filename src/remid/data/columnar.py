@@ -21,11 +21,10 @@ def read_parquet(path: Path, file: str) -> list[dict[str, Any]]:
     import pyarrow as pa
     import pyarrow.parquet
 
-    if not path.exists():
-        raise DataError([Problem(file, "", "", "does not exist")])
-    if not path.is_file():
-        raise DataError([Problem(file, "", "", "is not a regular file")])
     try:
+        if not path.is_file():
+            what = "is not a regular file" if path.exists() else "does not exist"
+            raise DataError([Problem(file, "", "", what)])
         # ParquetFile, not read_table: the latter treats folders named "a=b" on the path as extra columns.
         with pa.parquet.ParquetFile(path) as parquet:
             table = parquet.read()
@@ -41,12 +40,12 @@ def read_folder(path: Path, file: str) -> list[tuple[str | None, list[dict[str, 
 
     Reads from this disk only: nothing is looked up on a hub, and no code that came with the data is run.
     """
-    if not any((path / name).is_file() for name in ("dataset_dict.json", "state.json")):
-        message = "is a folder but not a dataset that Hugging Face `datasets` saved to disk (save_to_disk)"
-        raise DataError([Problem(file, "", "", message)])
-    import datasets
-
     try:
+        if not any((path / name).is_file() for name in ("dataset_dict.json", "state.json")):
+            message = "is a folder but not a dataset that Hugging Face `datasets` saved to disk (save_to_disk)"
+            raise DataError([Problem(file, "", "", message)])
+        import datasets
+
         loaded = datasets.load_from_disk(str(path.resolve()), keep_in_memory=True)
         parts = dict(loaded) if isinstance(loaded, datasets.DatasetDict) else {None: loaded}
         return [(_split_name(split), _dataset_records(part, file, split)) for split, part in parts.items()]
@@ -61,6 +60,8 @@ def _split_name(split: Any) -> str | None:
 
 
 def _dataset_records(dataset: Any, file: str, split: Any) -> list[dict[str, Any]]:
+    if not dataset.num_rows:
+        return []
     # Arrow does not look at offsets when it maps a file; unchecked, damaged ones would crash the process.
     dataset.data.validate(full=True)
     # The arrow format hands out the stored values: images and audio are not decoded.
@@ -78,12 +79,16 @@ def _records(table: Any, file: str, prefix: str) -> list[dict[str, Any]]:
     problems: list[Problem] = []
     records = []
     for index, row in enumerate(table.to_pylist()):
-        try:
-            record = {name: _plain(dict(value) if name in maps and value else value) for name, value in row.items()}
-            empty_maps: dict[str, Any] = {name: {} for name in maps if row[name] == []}
-            records.append({name: value for name, value in (record | empty_maps).items() if value is not None})
-        except TypeError as error:
-            problems.append(Problem(file, f"{prefix}[{index}]", "", str(error)))
+        record = {}
+        for name, value in row.items():
+            try:
+                plain = _plain(dict(value) if name in maps and value is not None else value)
+            except TypeError as error:
+                problems.append(Problem(file, f"{prefix}[{index}]", shown(name), str(error)))
+                continue
+            if plain is not None:
+                record[name] = plain
+        records.append(record)
     if problems:
         raise DataError(problems)
     return records
@@ -111,7 +116,7 @@ def _plain_scalar(value: Any) -> str | int | float | None:
         return value.isoformat()
     if isinstance(value, datetime.timedelta | decimal.Decimal):
         return str(value)
-    raise TypeError(f"holds a value of type {type(value).__name__}; leave out columns that are not text or numbers")
+    raise TypeError(f"holds a value of type {type(value).__name__}; leave out what is not text or numbers")
 
 
 def _unreadable(file: str, what: str, error: Exception) -> DataError:

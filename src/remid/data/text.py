@@ -16,7 +16,8 @@ _JOINERS = "\u200c\u200d"
 def shown(text: str, limit: int = 80) -> str:
     """`text` on one line of at most `limit` characters, fit for a terminal or a message.
 
-    Line breaks and tabs become spaces; what is invisible or could steer a terminal becomes its escape (\\x1b, \\u202e).
+    Line breaks, tabs and the wider kinds of space become spaces; what is invisible or could steer a terminal becomes
+    its escape (\\x1b, \\u202e).
     """
     # Escapes make a text longer, never shorter, so looking at a little more than `limit` characters is enough.
     pieces = [_safe(char) for char in text[: limit + 1]]
@@ -25,9 +26,10 @@ def shown(text: str, limit: int = 80) -> str:
 
 
 def _safe(char: str) -> str:
-    if char in "\n\r\t":
+    category = unicodedata.category(char)
+    if char in "\n\r\t" or category == "Zs":
         return " "
-    if char in _JOINERS or unicodedata.category(char) not in _INVISIBLE:
+    if char in _JOINERS or category not in _INVISIBLE:
         return char
     return char.encode("unicode_escape").decode("ascii")
 

@@ -94,9 +94,9 @@ def _leverage(solver: Any, linked_B: np.ndarray[tuple[int], np.dtype[np.bool_]],
 
 
 def fit_additive(positive_B: FloatArray, row_E: IntArray, column_E: IntArray, score_E: FloatArray) -> AdditiveFit:
-    """Contributions of n items to CLUB from their n positives and E >= n negatives (none missing; same unit all).
+    """Contributions of n items to CLUB from their n positives and E >= 1 negatives (none missing; same unit all).
 
-    row_E, column_E: item whose input, whose response the pair uses; every item occurs in both.
+    row_E, column_E: item whose input, whose response the pair uses; every item occurs in at least one.
     An item whose effects are not identified (always so for m = 1) falls back to plain row and column means, which is
     unbiased and conservative. Where pairs are missing, an item's effects weigh as much as its share of the pairs.
     """
@@ -113,7 +113,7 @@ def fit_additive(positive_B: FloatArray, row_E: IntArray, column_E: IntArray, sc
     level_V = _component_level(pattern.component_V, count_V, effect_V, n)
     own_V = weight_V * (effect_V - level_V)
     fitted_B = (level_V[:n] - level_V[n:]) + own_V[:n] - own_V[n:]
-    plain_V = weight_V * total_V / count_V
+    plain_V = total_V * n / score_E.size  # weight times mean, 0 where there is no pair
     contribution_B = positive_B - centre - np.where(pattern.linked_B, fitted_B, plain_V[:n] - plain_V[n:])
     noise = _noise(pattern, contribution_B[pattern.linked_B], residual_E)
     m = score_E.size / n

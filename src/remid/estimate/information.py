@@ -60,8 +60,8 @@ def club(scores: PairScores, unit: str = "nats/response") -> Influence:
     """CLUB: mean of the positives minus mean of the negatives. Source: Cheng et al. 2020 (2006.12013), equation 6.
 
     With the exact conditional as q it is, in expectation, I(X;Y) plus the reverse divergence KL(p(x)p(y) || p(x,y)).
-    Pairs that are NaN are left out; an item without a positive, or without any negative left in its row or in its
-    column, is left out as an input and as a response. phi: S_ii less the item's row and column effects.
+    Pairs that are NaN are left out. An item without a positive, or without any pair, is left out as an input and as a
+    response. phi: S_ii less the item's row and column effects, weighted by its share of the pairs where some miss.
     """
     scaled = in_unit(scores, unit)
     return _influence(scaled.positive_B, scaled.negative_Bm, scores.design.negatives_Bm, unit)
@@ -126,12 +126,12 @@ def _influence(positive_B: FloatArray, negative_Bm: FloatArray, negatives_Bm: In
 def _usable(
     positive_B: FloatArray, negative_Bm: FloatArray, negatives_Bm: IntArray
 ) -> tuple[np.ndarray[tuple[int], np.dtype[np.bool_]], np.ndarray[tuple[int, int], np.dtype[np.bool_]]]:
-    """Items and pairs to use: drop items until each has a positive and a negative in its row and in its column."""
-    used_B = np.isfinite(positive_B)
-    while True:
-        used_Bm = np.isfinite(negative_Bm) & used_B[:, None] & used_B[negatives_Bm]
-        as_response_B = np.bincount(negatives_Bm[used_Bm], minlength=used_B.size) > 0
-        kept_B = used_B & used_Bm.any(axis=1) & as_response_B
-        if np.array_equal(kept_B, used_B):
-            return used_B, used_Bm
-        used_B = kept_B
+    """Items and pairs to use: items with a positive and at least one pair, and all pairs between such items.
+
+    An item that has lost its row or its column stays. Leaving it out as well would take its pairs from its neighbours
+    on the circle, and with m = 2 two neighbours without a response would then take all others with them.
+    """
+    scored_B = np.isfinite(positive_B)
+    used_Bm = np.isfinite(negative_Bm) & scored_B[:, None] & scored_B[negatives_Bm]
+    as_response_B = np.bincount(negatives_Bm[used_Bm], minlength=scored_B.size) > 0
+    return used_Bm.any(axis=1) | as_response_B, used_Bm

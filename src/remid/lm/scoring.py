@@ -36,7 +36,9 @@ PACKED_TOKENS = 1024
 class Scorer:
     """Scores continuations under one model. layout: forced, or None to probe."""
 
-    def __init__(self, loaded: LoadedModel, *, layout: Layout | None = None, packed_tokens: int = PACKED_TOKENS) -> None:
+    def __init__(
+        self, loaded: LoadedModel, *, layout: Layout | None = None, packed_tokens: int = PACKED_TOKENS
+    ) -> None:
         self._model = loaded.model
         self._device = loaded.device
         self._packed_tokens = packed_tokens
@@ -159,7 +161,9 @@ class Scorer:
             self.layout = layout
             try:
                 found = self._score_once(self.prefill(prompt), continuations)
-            except Exception:  # a layout that a model's code does not support may fail in any way; the next one is tried
+            except (
+                Exception
+            ):  # a layout that a model's code does not support may fail in any way; the next one is tried
                 continue
             if all(np.allclose(a, b, atol=tolerance, rtol=0) for a, b in zip(found, expected, strict=True)):
                 return layout

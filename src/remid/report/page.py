@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from remid.errors import StoreError
 from remid.report import text
-from remid.report.verdict import Name, confidence, make_verdict
+from remid.report.verdict import confidence, make_verdict
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -58,7 +58,7 @@ CONTROLS = {
     ),
     "parrot": (
         "Repeats the user's own words.",
-        "Usually lies above 0, since a copy betrays its input. It is no good role-player, so above 0 higher is not better.",
+        "Usually lies above 0, for a copy betrays its input. It is no good role-player: above 0, higher is not better.",
     ),
 }
 
@@ -99,23 +99,36 @@ def render_page(result: dict[str, Any], details: list[dict[str, Any]]) -> str:
         n_models=sum(row["kind"] == "model" for row in result["policies"]),
         manifest=list(_flat(result.get("manifest", {}))),
         data={"result": _block(result), "details": _block(details), "controls": _block(CONTROLS)},
-        has_name=lambda part: isinstance(part, Name),
+        kind_of=lambda part: type(part).__name__,
     )
 
 
 def _environment() -> Environment:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from jinja2 import Environment, FunctionLoader, StrictUndefined
+
+    def load(name: str) -> str:
+        # A line must not end within "R-EMI"; the mark-up keeps the plain hyphen, so that searching the page finds it.
+        return re.sub(r"R-EMID?", r'<span class="nb">\g<0></span>', (_TEMPLATES / name).read_text("utf-8"))
 
     # StrictUndefined: a misspelt key must fail in our tests, not print nothing.
     env = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
+        loader=FunctionLoader(load),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    env.filters.update(visible=lambda value: text.visible(str(value)), short=text.short, percent=text.percent)
+    env.filters.update(
+        nb=_unbroken, visible=lambda value: text.visible(str(value)), short=text.short, percent=text.percent
+    )
     return env
+
+
+def _unbroken(value: str) -> Markup:
+    """Text of ours, escaped, with each "R-EMI" kept on one line."""
+    from markupsafe import Markup, escape
+
+    return Markup(re.sub(r"R-EMID?", r'<span class="nb">\g<0></span>', str(escape(value))))
 
 
 def _ours() -> str:
@@ -135,7 +148,7 @@ def _script(code: str) -> Markup:
     code = code.replace("\r\n", "\n").replace("\r", "\n").replace("\0", "\\0")
     if re.search(r"</script|<script|<!--", code, re.IGNORECASE):
         raise AssertionError("an inlined script holds markup that would end it early")
-    return Markup(code)  # noqa: S704 - our own code and plotly's, never data
+    return Markup(code)
 
 
 def _sha256(code: str) -> str:
@@ -147,7 +160,7 @@ def _block(value: Any) -> Markup:
     from markupsafe import Markup
 
     plain = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return Markup(_UNSAFE_IN_JSON.sub(lambda match: f"\\u{ord(match[0]):04x}", plain))  # noqa: S704 - escaped here
+    return Markup(_UNSAFE_IN_JSON.sub(lambda match: f"\\u{ord(match[0]):04x}", plain))
 
 
 def _flat(value: Any, path: str = "") -> list[tuple[str, str]]:

@@ -8,7 +8,7 @@ all (docs/result.md; the parrot control shows it for the data at hand).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from remid.report.text import MAIN_UNIT, UNITS, Row, decimals, estimate, half_width, interval, number, p_text, percent
 
@@ -23,17 +23,27 @@ class Name:
 
 
 @dataclass(frozen=True, slots=True)
+class Stat:
+    """The numbers of a sentence, which a page may set apart from its words."""
+
+    text: str
+
+
+Part = str | Name | Stat
+
+
+@dataclass(frozen=True, slots=True)
 class Line:
     """One or two sentences. code: which rule made it, for tests and style sheets."""
 
     tone: Tone
     code: str
-    parts: tuple[str | Name, ...]
+    parts: tuple[Part, ...]
 
     @property
     def text(self) -> str:
-        """The sentence as plain text, names unmarked."""
-        return "".join(part.text if isinstance(part, Name) else part for part in self.parts)
+        """The sentence as plain text, nothing marked."""
+        return "".join(part if isinstance(part, str) else part.text for part in self.parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +75,7 @@ def make_verdict(result: Row) -> Verdict:
     return Verdict(_headline(result, findings), _scale(result, models), findings)
 
 
-def shift_name(shift: str) -> tuple[str | Name, ...]:
+def shift_name(shift: str) -> tuple[Part, ...]:
     """ "the user shift"; the user's own kinds of shift are set apart as foreign text."""
     if shift in {"user", "character", "dialogue"}:
         return (f"the {shift} shift",)
@@ -74,13 +84,13 @@ def shift_name(shift: str) -> tuple[str | Name, ...]:
 
 def confidence(result: Row) -> str:
     """The level of the intervals, "95%" unless the configuration says otherwise."""
-    level = result.get("manifest", {}).get("config", {}).get("confidence", 0.95)
+    level = result["manifest"]["config"].get("confidence", 0.95)
     return percent(float(level)) if isinstance(level, (int, float)) else "95%"
 
 
 def id_row(result: Row, policy: str, unit: str = MAIN_UNIT) -> Row | None:
     """The policy's R-EMI row on ID data: the pooled one, or the only subset's. None if there is neither."""
-    rows = [
+    rows: list[Row] = [
         row for row in result["remi"] if row["policy"] == policy and row["shift"] == "id" and row.get("unit") == unit
     ]
     pooled = [row for row in rows if row["subset"] is None]
@@ -112,8 +122,8 @@ def _counts(row: Row) -> str:
     return f"n = {row['n_id']} ID, {row['n_ood']} shifted"
 
 
-def _measured(result: Row, row: Row) -> str:
-    return (
+def _measured(result: Row, row: Row) -> Stat:
+    return Stat(
         f"R-EMID {estimate(row)} {row['unit']} ({confidence(result)} interval {interval(row)}, "
         f"{p_text(row['p_adjusted'], 'adjusted p')}, {_counts(row)})"
     )
@@ -127,14 +137,15 @@ def _finding(result: Row, policy: str) -> Finding:
     open_ = [row for row in known if row not in lost and row not in rose]
     lines: list[Line] = []
     for row, word in zip(lost, ["Loses most under ", *["It also loses under "] * len(lost)], strict=False):
-        lines.append(Line("loss", "loss", (word, *shift_name(row["shift"]), f": {_measured(result, row)}.")))
+        lines.append(Line("loss", "loss", (word, *shift_name(row["shift"]), ": ", _measured(result, row), ".")))
     if not known:
         lines.append(_unknown(result, policy, bool(rows)))
     elif not lost and not rose:
         lines.append(_nothing(result, open_))
     for row in rose:
-        rise = f": {_measured(result, row)}. More information is not better role-play: copying more does the same."
-        lines.append(Line("gain", "rise", ("R-EMI rises under ", *shift_name(row["shift"]), rise)))
+        tail = ". More information is not better role-play: copying more does the same."
+        where = shift_name(row["shift"])
+        lines.append(Line("gain", "rise", ("R-EMI rises under ", *where, ": ", _measured(result, row), tail)))
     if lost or rose:
         lines.extend(_undetected(result, row) for row in open_)
     lines.extend(_one_subset(result, policy, lost))
@@ -146,7 +157,7 @@ def _finding(result: Row, policy: str) -> Finding:
 def _unknown(result: Row, policy: str, tried: bool) -> Line:
     reason = why_missing(result, policy, None)
     text = "R-EMID could not be estimated for any shift" if tried else "No shift was compared with ID data"
-    tail: tuple[str | Name, ...] = (". Recorded as missing: ", Name(reason)) if reason else (".",)
+    tail: tuple[Part, ...] = (". Recorded as missing: ", Name(reason)) if reason else (".",)
     return Line("unknown", "unknown", (text, *tail))
 
 
@@ -155,7 +166,7 @@ def _nothing(result: Row, rows: list[Row]) -> Line:
     top = max(rows, key=lambda row: row["value"])
     head = "No change is detectable at this n" + (". The largest estimate is for " if len(rows) > 1 else " under ")
     tail = "."
-    if top["ci_low"] is not None and top["ci_low"] > 0:
+    if _excludes_zero(top):
         tail = ". Its own interval excludes 0, yet after correction for the number of comparisons it may be chance."
     seen = [half for row in rows if (half := half_width(row)) is not None]
     if seen:
@@ -165,13 +176,20 @@ def _nothing(result: Row, rows: list[Row]) -> Line:
             f" This is no proof of stability: a loss below about {size} (the half-width of the interval, before "
             "correction) could not have been seen."
         )
-    return Line("calm", "nothing", (head, *shift_name(top["shift"]), f": {_measured(result, top)}", tail))
+    return Line("calm", "nothing", (head, *shift_name(top["shift"]), ": ", _measured(result, top), tail))
+
+
+def _excludes_zero(row: Row) -> bool:
+    low, high = row["ci_low"], row["ci_high"]
+    return low is not None and high is not None and (low > 0 or high < 0)
 
 
 def _undetected(result: Row, row: Row) -> Line:
     half = half_width(row)
-    tail = f" A loss below about {number(half, decimals(half), False)} could not have been seen." if half else ""
-    parts = ("No change is detectable under ", *shift_name(row["shift"]), f": {_measured(result, row)}.{tail}")
+    tail = " Its own interval excludes 0, but not after correction." if _excludes_zero(row) else ""
+    if half:
+        tail += f" A loss below about {number(half, decimals(half), False)} {MAIN_UNIT} could not have been seen."
+    parts = ("No change is detectable under ", *shift_name(row["shift"]), ": ", _measured(result, row), f".{tail}")
     return Line("calm", "undetected", parts)
 
 
@@ -185,7 +203,7 @@ def _one_subset(result: Row, policy: str, lost: list[Row]) -> list[Line]:
         if row["value"] is not None and row["value"] > 0 and row["significant"] and row["shift"] not in shifts
     ]
     return [
-        Line("loss", "subset", ("Loses on the subset “", Name(row["subset"]), f"”: {_measured(result, row)}."))
+        Line("loss", "subset", ("Loses on the subset “", Name(row["subset"]), "”: ", _measured(result, row), "."))
         for row in sorted(rows, key=lambda row: -row["value"])[:3]
     ]
 
@@ -201,7 +219,7 @@ def _other_units(result: Row, policy: str, lost: list[Row], rose: list[Row]) -> 
             found.setdefault(tuple(there.items()), []).append(unit)
     lines: list[Line] = []
     for shifts, units in found.items():
-        listed: list[str | Name] = []
+        listed: list[Part] = []
         for shift, sign in shifts:
             listed += [", " if listed else "", *shift_name(shift), " (a loss)" if sign > 0 else " (a rise)"]
         head = f"It depends on the unit: in {' and '.join(units)}, what is significant is "
@@ -218,8 +236,8 @@ def _on_id(result: Row, policy: str) -> list[Line]:
     size = f"{estimate(row)} {row['unit']} ({confidence(result)} interval {interval(row)}, n = {row['n']})"
     if row["ci_low"] is not None and row["ci_low"] > 0:
         text = (
-            f"Its R-EMI on ID data is {size}, above the reference's. That is a warning, not a virtue: its responses are "
-            "easier to tell from their input than human ones, as copied words are."
+            f"Its R-EMI on ID data is {size}, above the reference's. That is a warning, not a virtue: its responses "
+            "are more predictable from their input than human ones, as copied words are."
         )
         return [Line("warning", "above_reference", (text,))]
     if row["ci_high"] is not None and row["ci_high"] < 0:
@@ -236,7 +254,7 @@ def _scale(result: Row, models: list[str]) -> tuple[Line, ...]:
     best = max((values[name]["value"] for name in models if name in values), default=None)
     lines: list[Line] = []
 
-    def add(code: str, *parts: str | Name) -> None:
+    def add(code: str, *parts: Part) -> None:
         lines.append(Line("warning", code, parts))
 
     parrot = values.get("parrot") if "parrot" in controls else None
@@ -248,16 +266,16 @@ def _scale(result: Row, models: list[str]) -> tuple[Line, ...]:
     elif best is not None and parrot["value"] >= best:
         add(
             "parrot_on_top",
-            "A high R-EMI is not quality here. The control that only repeats the user's words (parrot) has an R-EMI of ",
-            f"{estimate(parrot)} {parrot['unit']} (interval {interval(parrot)}, n = {parrot['n']}) on ID data, at or "
-            "above every model's. Do not rank models by R-EMI; ask how far from 0 they are, and in which direction.",
+            "A high R-EMI is not quality here. The parrot control, which only repeats the user's words, has an R-EMI "
+            f"of {estimate(parrot)} {parrot['unit']} (interval {interval(parrot)}, n = {parrot['n']}) on ID data, at "
+            "or above every model's. Do not rank models by R-EMI; ask how far from 0 they are, and in which direction.",
         )
     elif parrot["value"] > 0:
         add(
             "parrot_above",
             "The parrot control scores above the reference: R-EMI ",
-            f"{estimate(parrot)} {parrot['unit']} (interval {interval(parrot)}, n = {parrot['n']}). Above 0, “higher is "
-            "better” does not hold on this data.",
+            f"{estimate(parrot)} {parrot['unit']} (interval {interval(parrot)}, n = {parrot['n']}). Above 0, “higher "
+            "is better” does not hold on this data.",
         )
     for name, what in (("shuffled", "answers to other inputs"), ("generic", "answers that would fit any input")):
         row = values.get(name) if name in controls else None
@@ -291,7 +309,9 @@ def _headline(result: Row, findings: tuple[Finding, ...]) -> Line:
     names = {finding.policy for finding in lost}
     rows = [row for name in names for row in pooled_rows(result, name) if row["significant"] and row["value"] > 0]
     worst = max(rows, key=lambda row: row["value"])
-    who = "The model loses" if total == 1 else f"{len(lost)} of {total} models {'loses' if len(lost) == 1 else 'lose'}"
-    tail = "" if total == 1 else " (the largest loss)"
-    where: tuple[Any, ...] = (" measurably under shift, most of all under ", *shift_name(worst["shift"]), tail + ".")
-    return Line("loss", "some_loss", (who, *where))
+    if total == 1:
+        return Line("loss", "some_loss", ("The model loses measurably, most under ", *shift_name(worst["shift"]), "."))
+    who = f"All {total} models lose" if len(lost) == total else f"{len(lost)} of {total} models lose"
+    who = who.replace("1 of", "One of").replace("models lose", "models loses") if len(lost) == 1 else who
+    head = f"{who} measurably under shift. The largest loss is under "
+    return Line("loss", "some_loss", (head, *shift_name(worst["shift"]), "."))

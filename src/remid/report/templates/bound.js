@@ -26,7 +26,7 @@ function drawBound() {
   let last = null;
   const heads = [];
   const at = sorted.map((row) => {
-    if (row.policy !== last) { y += 1.1; heads.push({ y, text: label(row.policy, narrow() ? 18 : 40) }); last = row.policy; }
+    if (row.policy !== last) { y += 1.1; heads.push({ y, text: label(row.policy, narrow() ? 16 : 24) }); last = row.policy; }
     y += 1;
     return y;
   });
@@ -35,26 +35,26 @@ function drawBound() {
     `input term ${number(row.input_term, null, false)}, reference term ${number(row.reference_term, null, false)}`,
     row.share ? PARTS.map((key) => `${key} ${Math.round(100 * row.share[key])}%`).join(', ') : 'no split by part',
     `R-EMID ${number(row.remid)}`, `n = ${row.n_id} ID, ${row.n_ood} shifted`].join('<br>');
-  const bar = (name, get, k, pattern) => ({
+  const bar = (name, get, k) => ({
     type: 'bar', orientation: 'h', name, y: at, x: sorted.map(get), hoverinfo: 'text', hovertext: sorted.map(note), textposition: 'none', width: 0.72,
-    marker: { color: colour(k), line: { width: 0 }, pattern: { shape: pattern, fgcolor: css('--panel'), size: 6, solidity: 0.25 } },
+    marker: { color: colour(k), line: { width: 1, color: css('--panel') } },
   });
-  const traces = PARTS.map((key, k) => bar(`${key} share of the input term`, (row) => (row.share ? row.input_term * row.share[key] : 0), [0, 4, 2][k], ['', '/', '.'][k]));
-  if (sorted.some((row) => !row.share)) traces.push(bar('input term, not split', (row) => (row.share ? 0 : row.input_term), 6, 'x'));
-  traces.push(bar('reference term', (row) => row.reference_term, 6, ''));
+  const traces = PARTS.map((key, k) => bar(`input term: ${key}`, (row) => (row.share ? row.input_term * row.share[key] : 0), k));
+  if (sorted.some((row) => !row.share)) traces.push(bar('input term, not split', (row) => (row.share ? 0 : row.input_term), 4));
+  traces.push(bar('reference term', (row) => row.reference_term, 6));
   const seen = sorted.map((row, k) => [row, at[k]]).filter(([row]) => row.remid !== null);
   traces.push({
-    type: 'scatter', mode: 'markers', name: 'measured R-EMID', x: seen.map(([row]) => row.remid), y: seen.map(([, k]) => k), hoverinfo: 'text', hovertext: seen.map(([row]) => note(row)),
+    type: 'scatter', mode: 'markers', name: 'R-EMID, measured', x: seen.map(([row]) => row.remid), y: seen.map(([, k]) => k), hoverinfo: 'text', hovertext: seen.map(([row]) => note(row)),
     marker: { symbol: 'diamond', size: 10, color: css('--ink'), line: { color: css('--panel'), width: 1.5 } },
   });
   const texts = sorted.map(tick);
-  const left = Math.min(170, Math.max(widest(texts), 60) + 20);
+  const left = Math.min(170, Math.max(widest(texts), widest(heads.map((head) => `${head.text}mm`))) + 20);
   const legend = narrow() ? 140 : 60;
   draw('bound-plot', traces, {
     height: legend + (y + 1) * 30 + 60, barmode: 'stack', margin: { l: left, r: 16, t: legend, b: 50 }, showlegend: true,
     xaxis: axis({ title: { text: 'nats/response', font: { size: 12, color: css('--soft') } }, zeroline: true, zerolinecolor: css('--ink'), nticks: narrow() ? 5 : 9 }),
     yaxis: axis({ tickvals: at, ticktext: texts, range: [y + 0.6, -0.6], showgrid: false }),
-    annotations: heads.map((head) => ({ xref: 'paper', x: 0, xanchor: 'left', y: head.y, yref: 'y', text: `<b>${head.text}</b>`, showarrow: false, font: { size: 12, color: css('--ink') } })),
+    annotations: heads.map((head) => ({ xref: 'paper', x: 0, xanchor: 'right', xshift: -6, y: head.y, yref: 'y', text: `<b>${head.text}</b>`, showarrow: false, font: { size: 12, color: css('--ink') } })),
   }, `Stacked bars of the bound in nats/response for ${names.length} policies. The table view holds the same numbers.`);
 }
 function drawBoundTables() {
@@ -72,7 +72,7 @@ function drawBoundTables() {
   }));
   byId('divergence-table').replaceChildren(makeTable({
     caption: 'In nats. Interval: of RJSD', rows: result.divergence, tall: true, pooled: (row) => row.subset === null,
-    columns: [col.subset, col.shift, { label: 'Part', cell: (row) => row.component, sort: (row) => row.component }, col.num('RJSD', (row) => row.rjsd, 3), col.interval, col.p('p_value', 'p'),
+    columns: [col.subset, col.shift, { label: 'Part', cell: (row) => row.component, sort: (row) => row.component }, col.num('RJSD', (row) => row.rjsd, 3), { label: 'Interval', num: true, sort: (row) => row.ci_low, cell: (row) => (halfWidth(row) === null ? 'no interval' : `${number(row.ci_low, 3, false)} to ${number(row.ci_high, 3, false)}`) }, col.p('p_value', 'p'),
       col.num('raw', (row) => row.rjsd_raw, 3), col.num('null mean', (row) => row.null_mean, 3), col.num('classifier', (row) => row.classifier, 3), col.n('n_id', 'n ID'), col.n('n_ood', 'n shifted')],
   }));
 }

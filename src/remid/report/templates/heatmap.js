@@ -49,12 +49,12 @@ function drawHeatmap() {
   const notes = [];
   let y = 0;
   for (const group of remidGroups(rows)) {
-    notes.push({ x: 0, xref: 'paper', xanchor: 'right', xshift: -8, y, yref: 'y', showarrow: false, text: `<b>${plain(shiftLabel(group.shift, 20))}</b>`, font: { size: 12, color: css('--ink') } });
+    notes.push({ x: 0, xref: 'paper', xanchor: 'right', xshift: -8, y, yref: 'y', showarrow: false, text: `<b>${plain(shiftLabel(group.shift, narrow() ? 8 : 20))}</b>`, font: { size: 12, color: css('--ink') } });
     const first = y + 1;
     const grid = group.names.map((subset) => names.map((policy) => at.get(JSON.stringify([policy, group.shift, subset]))));
     group.names.forEach((subset, k) => {
       ticks.vals.push(first + k);
-      ticks.text.push(subset === null ? 'all, pooled' : label(subset));
+      ticks.text.push(subset === null ? '<b>all, pooled</b>' : label(subset, narrow() ? 15 : 22));
     });
     traces.push({
       type: 'heatmap', x0: 0, dx: 1, y0: first, dy: 1, xgap: 3, ygap: 3, coloraxis: 'coloraxis', hoverinfo: 'text', hoverongaps: true,
@@ -77,18 +77,19 @@ function drawHeatmap() {
   }
   const limit = narrow() ? 12 : 22;
   const heads = names.map((policy) => label(policy, limit));
+  const roomy = (room(byId('remid-plot')) - 240) / names.length > widest(heads) + 10;
   const left = Math.min(190, 26 + Math.max(widest(ticks.text), widest(notes.map((note) => note.text))));
-  const fits = narrow() ? 58 : 74;
-  const top = 22 + Math.sin(0.61) * widest(heads) + 8;
-  const height = top + y * 34 + 66;
+  const fits = narrow() ? 54 : 74;
+  const top = roomy ? 34 : 30 + Math.sin(0.61) * widest(heads);
+  const height = top + y * 34 + 80;
   draw('remid-plot', traces, {
-    height, margin: { l: left, r: 46, t: top, b: 62 }, showlegend: false,
+    height, margin: { l: left, r: 46, t: top, b: 76 }, showlegend: false,
     annotations: notes,
-    xaxis: axis({ side: 'top', tickvals: names.map((_, k) => k), ticktext: heads, tickangle: -35, range: [-0.5, names.length - 0.5], showgrid: false, tickfont: { color: css('--ink') } }),
+    xaxis: axis({ side: 'top', tickvals: names.map((_, k) => k), ticktext: heads, tickangle: roomy ? 0 : -35, range: [-0.5, names.length - 0.5], showgrid: false, tickfont: { color: css('--ink') } }),
     yaxis: axis({ tickvals: ticks.vals, ticktext: ticks.text, range: [y - 0.4, -0.5], showgrid: false, tickfont: { color: css('--soft') } }),
     coloraxis: {
       cmin: -most, cmax: most, cmid: 0, colorscale: scale.map((value, k) => [k / 4, value]),
-      colorbar: { orientation: 'h', y: 0, yanchor: 'top', ypad: 22, x: 0, xanchor: 'left', len: 1, lenmode: 'fraction', thickness: 8, outlinewidth: 0, nticks: 5, tickfont: { color: css('--soft'), size: 11 } },
+      colorbar: { orientation: 'h', y: 0, yanchor: 'top', ypad: 22, x: 0, xanchor: 'left', len: 1, lenmode: 'fraction', thickness: 8, outlinewidth: 0, nticks: 5, tickfont: { color: css('--soft'), size: 11 }, title: { text: `← gains · R-EMID, ${state.unit} · loses →`, side: 'bottom', font: { size: 11, color: css('--soft') } } },
     },
   }, `Heat map of R-EMID in ${state.unit}, ${names.length} policies by ${ticks.vals.length} rows. The table view holds the same numbers.`, left + 46 + names.length * fits);
 }

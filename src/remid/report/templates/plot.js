@@ -21,7 +21,7 @@ function layout(extra) {
     paper_bgcolor: 'rgba(0,0,0,0)', plot_bgcolor: 'rgba(0,0,0,0)', dragmode: false, hovermode: 'closest', autosize: false,
     font: { family: css('--sans'), size: 12, color: css('--ink') },
     hoverlabel: { bgcolor: css('--panel'), bordercolor: css('--strong'), font: { family: css('--sans'), size: 12, color: css('--ink') }, align: 'left' },
-    legend: { orientation: 'h', x: 0, y: 1, yanchor: 'bottom', xanchor: 'left', itemclick: 'toggle', font: { color: css('--ink') } },
+    legend: { orientation: 'h', x: 0, y: 1, yanchor: 'bottom', xanchor: 'left', itemclick: 'toggle', traceorder: 'normal', font: { color: css('--ink') } },
   };
   return { ...base, ...extra };
 }

@@ -1,0 +1,62 @@
+"""The settings of a run: one frozen record that the command line, Python and the manifest share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from remid.errors import ConfigError
+
+Overflow = Literal["refuse", "drop-oldest"]
+TraceSource = Literal["auto", "none", "data", "model"]
+TraceFormat = Literal["full", "compact"]
+DTypeName = Literal["auto", "float32", "bfloat16", "float16"]
+
+
+class RunConfig(BaseModel):
+    """Everything that a run's numbers depend on, with its defaults.
+
+    data: benchmark files. responses: JSONL files with policies' answers. mapping, taxonomy, group_by: see remid.data.
+    policies: which of the policies to measure (None: all). limit: at most so many samples of each subset (None: all).
+    model: estimator q(y|x,r): "builtin", a folder, or a hub id. max_tokens: context limit (None: the model's).
+    overflow: what to do with prompts that do not fit: leave the sample out, or drop the dialogue's oldest turns.
+    traces: where reasoning traces come from; "auto" takes those in the data if every test sample has one, else none.
+    negatives: m of the balanced design. cluster_by: metadata field whose equal values are not independent (dotted path).
+    permutations: label permutations behind each divergence.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    data: tuple[Path, ...] = Field(min_length=1)
+    responses: tuple[Path, ...] = ()
+    mapping: Path | None = None
+    taxonomy: Path | None = None
+    group_by: str | None = None
+    policies: tuple[str, ...] | None = None
+    limit: int | None = Field(default=None, ge=2)
+    model: str = "builtin"
+    device: str = "auto"
+    dtype: DTypeName = "auto"
+    trust_remote_code: bool = False
+    max_tokens: int | None = Field(default=None, ge=64)
+    overflow: Overflow = "refuse"
+    traces: TraceSource = "auto"
+    trace_format: TraceFormat = "compact"
+    trace_tokens: int = Field(default=96, ge=8)
+    negatives: int = Field(default=2, ge=1)
+    embedder: str = "builtin"
+    permutations: int = Field(default=200, ge=20)
+    cluster_by: str | None = None
+    confidence: float = Field(default=0.95, gt=0.5, lt=1)
+    seed: int = Field(default=0, ge=0)
+
+
+def make_config(**settings: Any) -> RunConfig:
+    """A RunConfig, or ConfigError that names each setting that is wrong and why."""
+    try:
+        return RunConfig(**settings)
+    except ValidationError as error:
+        lines = [f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']}" for e in error.errors()]
+        raise ConfigError("\n".join(lines)) from error

@@ -1,0 +1,187 @@
+"""From pair scores to every row of result.json: information, R-EMI, R-EMID, contrasts. Pure functions, no store, no model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from remid.errors import ConfigError
+from remid.estimate import UNITS, Influence, club, contrast_scores, estimate, holm, pool, remi, remid
+from remid.pipeline.policies import CONTROLS, REFERENCE
+from remid.types import ID, Estimate, PairScores, Sample
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class SubsetScores:
+    """One subset with the PairScores of reference, controls and policies (all on one design)."""
+
+    subset: str
+    shift: str
+    samples: tuple[Sample, ...]
+    scores: dict[str, PairScores]
+    clusters: tuple[str, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A subset, or all subsets of a shift taken together (subset None), for one quantity of one policy."""
+
+    subset: str | None
+    shift: str
+    influence: Influence
+    clusters: tuple[str, ...] | None
+
+
+def cells(subsets: Sequence[SubsetScores], quantity: Callable[[SubsetScores], Influence]) -> list[Cell]:
+    """One cell per subset, then one per shift that pools its subsets; ID pooled first if it has several subsets."""
+    single = [Cell(s.subset, s.shift, quantity(s), s.clusters) for s in subsets]
+    pooled = []
+    for shift in dict.fromkeys(cell.shift for cell in single):
+        parts = [cell for cell in single if cell.shift == shift]
+        labels = None if parts[0].clusters is None else tuple(c for part in parts for c in part.clusters or ())
+        pooled.append(Cell(None, shift, pool([part.influence for part in parts]), labels))
+    return [*single, *pooled]
+
+
+def information_rows(subsets: Sequence[SubsetScores], confidence: float) -> list[Row]:
+    """CLUB of every policy in every subset and unit."""
+    rows = []
+    for unit in UNITS:
+        for policy in subsets[0].scores:
+            for s in subsets:
+                scores = s.scores[policy]
+                made = estimate(club(scores, unit), confidence=confidence, clusters=s.clusters)
+                means = {"positive_mean": _mean(scores.positive_B), "negative_mean": _mean(scores.negative_Bm)}
+                rows.append({**_place(policy, s.subset, s.shift), **_numbers(made), **means})
+    return rows
+
+
+def remi_rows(subsets: Sequence[SubsetScores], confidence: float) -> list[Row]:
+    """R-EMI of every policy, per subset and pooled per shift, in every unit."""
+    rows = []
+    for unit in UNITS:
+        for policy in subsets[0].scores:
+            for cell in cells(subsets, lambda s, p=policy, u=unit: remi(s.scores[p], s.scores[REFERENCE], u)):  # type: ignore[misc]
+                made = estimate(cell.influence, confidence=confidence, clusters=cell.clusters)
+                rows.append({**_place(policy, cell.subset, cell.shift), **_numbers(made)})
+    return rows
+
+
+def remid_rows(subsets: Sequence[SubsetScores], confidence: float) -> list[Row]:
+    """R-EMID of every policy against ID. Holm over the models' cells of one unit, subsets and pooled shifts apart.
+
+    The controls' p-values are adjusted within their own family: they calibrate, and must not cost the models power.
+    """
+    rows: list[Row] = []
+    for unit in UNITS:
+        for policy in subsets[0].scores:
+            row_cells = cells(subsets, lambda s, p=policy, u=unit: remi(s.scores[p], s.scores[REFERENCE], u))  # type: ignore[misc]
+            base = _id_cell(row_cells)
+            for cell in row_cells if base is not None else []:
+                if cell.shift == ID or base is None:
+                    continue
+                made = _remid(base, cell, confidence)
+                counts = {"n_id": base.influence.n, "n_ood": cell.influence.n}
+                rows.append({**_place(policy, cell.subset, cell.shift), **_numbers(made), **counts})
+    _adjust(rows, confidence, family=lambda row: (row["unit"], row["subset"] is None, row["policy"] in CONTROLS))
+    for row in rows:
+        del row["n"]
+    return rows
+
+
+def contrast_rows(subsets: Sequence[SubsetScores], policies: Sequence[str], confidence: float) -> list[Row]:
+    """Every pair of policies: difference of R-EMI (ID and pooled shifts) and of R-EMID (pooled shifts)."""
+    rows: list[Row] = []
+    for unit in UNITS:
+        for policy, versus in combinations(policies, 2):
+            # lambda defaults bind the loop's values
+            pair_cells = cells(
+                subsets,
+                lambda s, a=policy, b=versus, u=unit: contrast_scores(  # type: ignore[misc]
+                    s.scores[a], s.scores[b], s.scores[REFERENCE], u
+                ),
+            )
+            base = _id_cell(pair_cells)
+            for cell in (c for c in pair_cells if c.subset is None):
+                made = estimate(cell.influence, confidence=confidence, clusters=cell.clusters)
+                rows.append(_contrast_row(policy, versus, "remi", cell, made))
+                if base is not None and cell.shift != ID:
+                    rows.append(_contrast_row(policy, versus, "remid", cell, _remid(base, cell, confidence)))
+    _adjust(rows, confidence, family=lambda row: (row["unit"], row["quantity"]))
+    return rows
+
+
+def worst_rows(remid_list: Sequence[Row], bound_list: Sequence[Row]) -> list[Row]:
+    """Per policy the subset with the largest R-EMID (nats/response) and the one with the largest bound."""
+    rows = []
+    for policy in dict.fromkeys(row["policy"] for row in remid_list):
+        mine = [r for r in remid_list if r["policy"] == policy and r["subset"] and r["unit"] == UNITS[0]]
+        mine = [r for r in mine if r["value"] is not None]
+        bounds = [r for r in bound_list if r["policy"] == policy and r["value"] is not None]
+        worst = max(mine, key=lambda r: r["value"], default=None)
+        highest = max(bounds, key=lambda r: r["value"], default=None)
+        by_remid = worst and {k: worst[k] for k in ("subset", "value", "ci_low", "ci_high", "p_adjusted")}
+        by_bound = highest and {k: highest[k] for k in ("subset", "value")}
+        rows.append({"policy": policy, "by_remid": by_remid, "by_bound": by_bound, "unit": UNITS[0]})
+    return rows
+
+
+def require_id(subsets: Sequence[SubsetScores]) -> None:
+    """Raise ConfigError where nothing can be measured at all."""
+    if not subsets:
+        raise ConfigError("data: no test samples (only training data); R-EMI needs an in-distribution test subset")
+
+
+def number(value: float) -> float | None:
+    """A float for JSON: what is not finite is null."""
+    return float(value) if np.isfinite(value) else None
+
+
+def _id_cell(row_cells: Sequence[Cell]) -> Cell | None:
+    return next((cell for cell in row_cells if cell.shift == ID and cell.subset is None), None)
+
+
+def _remid(base: Cell, cell: Cell, confidence: float) -> Estimate:
+    return remid(
+        base.influence,
+        cell.influence,
+        confidence=confidence,
+        clusters_id=base.clusters,
+        clusters_ood=cell.clusters,
+    )
+
+
+def _place(policy: str, subset: str | None, shift: str) -> Row:
+    return {"policy": policy, "subset": subset, "shift": shift}
+
+
+def _numbers(made: Estimate) -> Row:
+    values = {key: number(getattr(made, key)) for key in ("value", "stderr", "ci_low", "ci_high", "p_value")}
+    return {**values, "n": made.n, "n_missing": made.n_missing, "unit": made.unit}
+
+
+def _contrast_row(policy: str, versus: str, quantity: str, cell: Cell, made: Estimate) -> Row:
+    row = {**_place(policy, cell.subset, cell.shift), **_numbers(made), "versus": versus, "quantity": quantity}
+    del row["n_missing"]
+    return row
+
+
+def _adjust(rows: list[Row], confidence: float, *, family: Callable[[Row], Any]) -> None:
+    """Add p_adjusted (Holm within the family) and significant to the rows."""
+    for name in dict.fromkeys(map(family, rows)):
+        members = [row for row in rows if family(row) == name]
+        raw = np.array([np.nan if row["p_value"] is None else row["p_value"] for row in members])
+        for row, adjusted in zip(members, holm(raw), strict=True):
+            row["p_adjusted"] = number(float(adjusted))
+            row["significant"] = bool(adjusted < 1 - confidence)
+
+
+def _mean(values: np.ndarray[Any, np.dtype[np.float64]]) -> float | None:
+    finite = values[np.isfinite(values)]
+    return float(finite.mean()) if finite.size else None

@@ -1,0 +1,45 @@
+"""The words around a sample: what an estimator or a policy is shown before it answers or is scored.
+
+The dialogue stays a chat in the model's own template; character, user and the trace's core features stand in the system
+message. Policies and the estimator see the same prompt, except for the trace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from remid.lm.chat import Message
+from remid.types import Sample
+
+#: Raise when any prompt changes: it is part of every score's key.
+PROMPT_VERSION = 1
+
+_TASK = (
+    "Play the character described below in a conversation with the user. Stay in character and give only the next line."
+)
+
+
+def role_play_messages(sample: Sample, features: str | None = None, *, without: Collection[str] = ()) -> list[Message]:
+    """The chat that asks for the character's next turn.
+
+    features: core features of a reasoning trace, or None. without: components to leave out ("character", "user"), for
+    policies that are to be blind to them.
+    """
+    parts = [_TASK]
+    if "character" not in without:
+        parts.append(f"# Character\n{sample.character}")
+    if "user" not in without:
+        parts.append(f"# User\n{sample.user}")
+    if features is not None:
+        parts.append(f"# What a good answer does\n{features}")
+    return [Message("system", "\n\n".join(parts)), *dialogue_messages(sample)]
+
+
+def dialogue_messages(sample: Sample) -> list[Message]:
+    """The dialogue's turns as chat messages."""
+    return [Message("user" if turn.role == "user" else "assistant", turn.text) for turn in sample.dialogue]
+
+
+def drop_oldest_turns(messages: list[Message], exchanges: int) -> list[Message]:
+    """Without the oldest `exchanges` pairs of user and assistant turns; system message and last user turn stay."""
+    return [messages[0], *messages[1 + 2 * exchanges :]]

@@ -1,0 +1,172 @@
+"""The trace stage: core features for every test sample, from the data, from a model, or none.
+
+A trace is made from the input alone. Where a trace is missing or breaks its format the sample has no prompt and is
+left out and counted: mixing prompts with and without a trace would measure two things at once.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from remid.errors import ConfigError
+from remid.lm.chat import RENDER_VERSION, ChatRenderer, Message
+from remid.lm.generate import Decoding, generate
+from remid.lm.models import ModelSource, load_model
+from remid.pipeline.config import RunConfig
+from remid.pipeline.progress import Progress
+from remid.pipeline.prompts import dialogue_messages
+from remid.pipeline.score import prompt_key
+from remid.pipeline.store import Store, content_key
+from remid.pipeline.traces import COMPACT_HEADING, FULL_HEADINGS, compact_from_full, parse_trace
+from remid.types import Benchmark, Sample
+
+_INSTRUCTION = {
+    "compact": (
+        "Read the character, the user and the dialogue. Do not answer the user. Write what the character's next line "
+        f"must do, in exactly this form:\n{COMPACT_HEADING}\nContent: one or two sentences on what it says.\n"
+        "Style: one sentence on how it sounds."
+    ),
+    "full": (
+        "Read the character, the user and the dialogue. Do not answer the user. Reason about the character's next line "
+        "under exactly these headings:\n" + "\n".join(FULL_HEADINGS) + "\nEach trial has the lines Draft:, "
+        "Verification: and Revision hint:. The core features stand in one block fenced by ``` and list, under Content: "
+        "- Fits the user: - Embodies the character: - Continues the dialogue: and under Style: - Tone for the user: "
+        "- Character's voice: - Natural flow:"
+    ),
+}
+#: A small model keeps to the compact format if its answer is begun for it; the words are part of the trace.
+_OPENING = {"compact": f"{COMPACT_HEADING}\nContent:", "full": ""}
+_BATCH = 8
+_SHOTS = 2
+
+
+@dataclass(slots=True)
+class Traces:
+    """Core features per sample id (None: failed), and how the source did."""
+
+    source: str
+    format: str | None
+    features: dict[str, str | None] = field(default_factory=dict)
+    failures: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """The `traces` entry of result.json."""
+        n, failed = len(self.features), sum(self.failures.values())
+        return {
+            "source": self.source,
+            "format": self.format,
+            "n": n,
+            "n_parsed": n - failed,
+            "n_failed": failed,
+            "failure_rate": failed / n if n else None,
+            "failures": dict(sorted(self.failures.items())),
+        }
+
+
+def collect_traces(
+    benchmark: Benchmark,
+    samples: Sequence[Sample],
+    store: Store,
+    source: ModelSource,
+    config: RunConfig,
+    progress: Progress,
+) -> Traces:
+    """Core features for each of the test samples by the run's trace setting.
+
+    Raises ConfigError if traces are to come from data that holds none.
+    """
+    have = sum(sample.trace is not None for sample in samples)
+    kind = config.traces
+    if kind == "auto":
+        kind = "data" if have == len(samples) else "none"
+        if 0 < have < len(samples):
+            progress.say(f"traces: only {have} of {len(samples)} samples have one, so none are used (--traces data)")
+    if kind == "none":
+        return Traces("none", None)
+    if kind == "data":
+        if have == 0:
+            raise ConfigError("traces: the data holds no traces (field SThought); use --traces model or --traces none")
+        texts = {sample.sample_id: sample.trace for sample in samples}
+        return _parse("data", None, texts)
+    written = write_traces(benchmark, samples, store, source, config, progress)
+    return _parse("model", config.trace_format, dict(written))
+
+
+def _parse(source: str, form: str | None, texts: dict[str, str | None]) -> Traces:
+    traces = Traces(source, form)
+    for sample_id, text in texts.items():
+        parsed = parse_trace(text) if text is not None else None
+        traces.features[sample_id] = parsed.features if parsed else None
+        if parsed is None or parsed.failure:
+            traces.failures[parsed.failure if parsed and parsed.failure else "no trace"] += 1
+    return traces
+
+
+def trace_messages(sample: Sample, form: str, shots: Sequence[Sample] = ()) -> list[Message]:
+    """The chat that asks a model for a trace of `sample`, after examples from training data in compact format."""
+    rows = [Message("system", _INSTRUCTION[form])]
+    for shot in shots:
+        example = compact_from_full(shot.trace or "") or shot.trace or ""
+        rows += [Message("user", _situation(shot)), Message("assistant", example)]
+    return [*rows, Message("user", _situation(sample))]
+
+
+def _situation(sample: Sample) -> str:
+    names = {"user": "User", "assistant": "Character"}
+    talk = "\n".join(f"{names[m.role]}: {m.content}" for m in dialogue_messages(sample))
+    return f"# Character\n{sample.character}\n\n# User\n{sample.user}\n\n# Dialogue\n{talk}"
+
+
+def write_traces(
+    benchmark: Benchmark,
+    samples: Sequence[Sample],
+    store: Store,
+    source: ModelSource,
+    config: RunConfig,
+    progress: Progress,
+) -> dict[str, str]:
+    """Traces by sample id, generated by the run's model where the store has none. Greedy, so they are repeatable."""
+    form = config.trace_format
+    shots = [s for s in benchmark.train if s.trace and compact_from_full(s.trace)][:_SHOTS] if form == "compact" else []
+    generator = content_key([source.fingerprint, form, config.trace_tokens, _INSTRUCTION[form], RENDER_VERSION])
+    jobs = {sample.sample_id: tuple(trace_messages(sample, form, shots)) for sample in samples}
+    keys = {sample_id: prompt_key(messages) for sample_id, messages in jobs.items()}
+    done = store.generations(generator)
+    todo = {keys[i]: messages for i, messages in jobs.items() if keys[i] not in done}
+    if todo:
+        progress.say(f"traces: loading {source.name}")
+        loaded = load_model(
+            source, device=config.device, dtype=config.dtype, trust_remote_code=config.trust_remote_code
+        )
+        renderer = ChatRenderer(loaded.tokenizer)
+        opening = renderer.response_ids(_OPENING[form])[:-1]
+        prompts = {key: [*renderer.prompt_ids(messages), *opening] for key, messages in todo.items()}
+        order = sorted(prompts, key=lambda key: (-len(prompts[key]), key))
+        decoding = Decoding(max_new_tokens=config.trace_tokens)
+        with progress.stage("writing traces", len(order)) as step:
+            for start in range(0, len(order), _BATCH):
+                batch = order[start : start + _BATCH]
+                texts = generate(loaded, [prompts[key] for key in batch], renderer.end_of_turn_id, decoding)
+                store.add_generations(
+                    generator,
+                    [
+                        (key, _tidy(_OPENING[form], text, form), ok)
+                        for key, (text, ok) in zip(batch, texts, strict=True)
+                    ],
+                )
+                step(len(batch))
+        done = store.generations(generator)
+    return {sample_id: done[key][0] for sample_id, key in keys.items()}
+
+
+def _tidy(opening: str, text: str, form: str) -> str:
+    """The trace as written; of a compact one, what follows its two lines (a small model often rambles on) is not it."""
+    whole = f"{opening} {text}".strip() if opening else text
+    if form == "full":
+        return whole
+    lines = [line for line in whole.splitlines() if line.strip()]
+    return "\n".join(lines[:3])

@@ -1,0 +1,141 @@
+"""What a reader must know before believing a number, found by looking at the numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from remid.estimate import UNITS
+from remid.pipeline.config import RunConfig
+from remid.pipeline.policies import PARROT, SHUFFLED
+from remid.types import ID, Benchmark
+
+_UNIT = UNITS[0]
+_FEW = 30
+
+
+def find_warnings(benchmark: Benchmark, result: dict[str, Any], config: RunConfig) -> list[dict[str, Any]]:
+    """Rows of the `warnings` table, most important first."""
+    rows = [
+        *_parrot_tops(result),
+        *_above_reference(result),
+        *_floor_broken(result),
+        *_uninformed_estimator(result),
+        *_left_out(result),
+        *_small(result),
+    ]
+    if not any(s["shift"] == ID for s in result["subsets"]):
+        rows.insert(0, _row("no-id", "There is no in-distribution subset, so R-EMID cannot be computed; R-EMI is."))
+    if result["traces"]["source"] == "none":
+        text = "No reasoning traces were used: the figures are EMI and EMID, which have the same truth as R-EMI and R-EMID."
+        rows.append(_row("no-traces", text))
+    overlap = {s.sample_id for s in benchmark.train} & {s.sample_id for s in benchmark.test}
+    if overlap:
+        rows.append(_row("train-overlap", f"{len(overlap)} test samples have the id of a training sample."))
+    if config.limit is not None:
+        rows.append(_row("limit", f"Only the first {config.limit} samples of each subset were used (--limit)."))
+    return rows
+
+
+def _row(code: str, text: str, policy: str | None = None, subset: str | None = None) -> dict[str, Any]:
+    return {"code": code, "policy": policy, "subset": subset, "text": text}
+
+
+def _id_remi(result: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """R-EMI on all of ID by policy, where it could be estimated."""
+    rows = [r for r in result["remi"] if r["shift"] == ID and r["subset"] is None and r["unit"] == _UNIT]
+    return {r["policy"]: r for r in rows if r["value"] is not None}
+
+
+def _models(result: dict[str, Any]) -> list[str]:
+    return [p["policy"] for p in result["policies"] if p["kind"] == "model"]
+
+
+def _parrot_tops(result: dict[str, Any]) -> list[dict[str, Any]]:
+    remi = _id_remi(result)
+    parrot = remi.get(PARROT)
+    values = {name: remi[name]["value"] for name in _models(result) if name in remi}
+    if parrot is None or parrot["value"] <= 0:
+        return []
+    beaten = [name for name, value in values.items() if value < parrot["value"]]
+    text = (
+        f"A parrot that repeats the user's last message scores R-EMI {parrot['value']:+.1f} nats/response on ID, above the "
+        f"reference's 0{_beats(beaten, values)}. Repeating is informative, so a high R-EMI is not quality here: read "
+        "distance from 0, and the responses themselves."
+    )
+    return [_row("parrot-tops", text, PARROT)]
+
+
+def _beats(beaten: list[str], values: dict[str, float]) -> str:
+    if not beaten:
+        return ""
+    return (
+        " and above every model" if len(beaten) == len(values) else f" and above {len(beaten)} of {len(values)} models"
+    )
+
+
+def _above_reference(result: dict[str, Any]) -> list[dict[str, Any]]:
+    remi, rows = _id_remi(result), []
+    for name in _models(result):
+        found = remi.get(name)
+        if found and found["ci_low"] is not None and found["ci_low"] > 0:
+            text = (
+                f"{name} is more informative about its input than the reference on ID (R-EMI {found['value']:+.1f}, "
+                f"interval {found['ci_low']:+.1f} to {found['ci_high']:+.1f} nats/response, n {found['n']}). That is a "
+                "sign of copying or of length, not a merit."
+            )
+            rows.append(_row("above-reference", text, name))
+    return rows
+
+
+def _floor_broken(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """Shuffled references know nothing of their input: their information must be 0."""
+    rows = []
+    for r in result["information"]:
+        if r["policy"] == SHUFFLED and r["unit"] == _UNIT and r["ci_low"] is not None and r["ci_low"] > 0:
+            text = (
+                f"In {r['subset']} the references of other samples still seem informative ({r['value']:.1f} nats/response, "
+                f"interval {r['ci_low']:.1f} to {r['ci_high']:.1f}, n {r['n']}), where the truth is 0: neighbouring "
+                "samples are alike, or chance struck."
+            )
+            rows.append(_row("floor", text, SHUFFLED, r["subset"]))
+    return rows
+
+
+def _uninformed_estimator(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """Where even the reference's information cannot be told from 0, the estimator sees nothing to lose."""
+    rows = []
+    for r in result["information"]:
+        if r["policy"] == "reference" and r["unit"] == _UNIT and r["ci_low"] is not None and r["ci_low"] <= 0:
+            text = (
+                f"In {r['subset']} the estimator finds no information between input and reference ({r['value']:.1f} "
+                f"nats/response, interval {r['ci_low']:.1f} to {r['ci_high']:.1f}, n {r['n']}): R-EMI there compares with "
+                "nothing. A better estimator or more samples are needed."
+            )
+            rows.append(_row("uninformed", text, "reference", r["subset"]))
+    return rows
+
+
+def _left_out(result: dict[str, Any]) -> list[dict[str, Any]]:
+    rows = []
+    if result["traces"]["n_failed"]:
+        t = result["traces"]
+        text = f"{t['n_failed']} of {t['n']} traces did not follow their format; those samples are left out."
+        rows.append(_row("traces-failed", text))
+    lost = sum(m["n"] for m in result["missing"] if m["what"] in ("prompt", "pair"))
+    if lost:
+        rows.append(_row("unscored", f"{lost} prompts or pairs could not be scored and are left out; see below."))
+    dropped = result["scoring"]["n_dropped_turns"]
+    if dropped:
+        rows.append(_row("dropped-turns", f"{dropped} old turns were dropped to fit prompts into the context."))
+    return rows
+
+
+def _small(result: dict[str, Any]) -> list[dict[str, Any]]:
+    small = [s for s in result["subsets"] if s["n"] < _FEW]
+    if not small:
+        return []
+    text = (
+        f"{len(small)} of {len(result['subsets'])} subsets have fewer than {_FEW} samples. Their intervals are honest but "
+        "wide, and a loss smaller than the interval's half-width cannot be seen."
+    )
+    return [_row("small", text)]
