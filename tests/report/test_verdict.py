@@ -88,6 +88,8 @@ def test_a_subset_that_loses_alone_is_named() -> None:
 
 def test_another_unit_with_another_answer_is_told() -> None:
     result = _one_model(user=(3.0, True), character=(0.5, False), dialogue=(0.5, False))
+    for unit in ("nats/token", "nats/byte"):
+        _set(result, "remid", {"policy": "m", "unit": unit}, significant=False)
     line = _text(make_verdict(result).models[0], "unit")
     assert "in nats/token and nats/byte, what is significant is nothing" in line
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from remid.errors import ConfigError, DataError, Problem
-from remid.lm.models import find_model, load_model
+from remid.lm.models import DTypeName, find_model, load_model
 from remid.pipeline.policies import CONTROLS
 from remid.pipeline.progress import Progress
 from remid.pipeline.prompts import role_play_messages
@@ -27,7 +27,7 @@ class RespondConfig:
     policy: str
     model: str = "builtin"
     device: str = "auto"
-    dtype: str = "auto"
+    dtype: DTypeName = "auto"
     without: tuple[str, ...] = ()
     max_new_tokens: int = 64
     temperature: float = 0.0
@@ -59,7 +59,7 @@ def respond(samples: Sequence[Sample], out: Path, config: RespondConfig, progres
         source,
         device=config.device,
         dtype=config.dtype,
-        trust_remote_code=config.trust_remote_code,  # type: ignore[arg-type]
+        trust_remote_code=config.trust_remote_code,
     )
     renderer = ChatRenderer(loaded.tokenizer)
     prompts = [(s, renderer.prompt_ids(role_play_messages(s, without=config.without))) for s in todo]

@@ -81,7 +81,7 @@ def execute(config: RunConfig, folder: Path, progress: Progress) -> Run:
         responses=config.responses,
         group_by=config.group_by,
     )
-    samples = _limited(benchmark, config.limit)
+    samples = limited(benchmark, config.limit)
     if not samples:
         raise ConfigError("data: no test samples (only training data); R-EMI needs an in-distribution test subset")
     policies = chosen_policies(benchmark, config.policies)
@@ -122,7 +122,8 @@ def write_json(path: Path, content: Any) -> None:
     os.replace(scratch, path)
 
 
-def _limited(benchmark: Benchmark, limit: int | None) -> list[Sample]:
+def limited(benchmark: Benchmark, limit: int | None) -> list[Sample]:
+    """Test samples, at most `limit` of each subset, in file order."""
     seen: dict[str, int] = {}
     kept = []
     for sample in benchmark.test:

@@ -170,9 +170,8 @@ def console_summary(result: dict[str, Any]) -> Group:
         lines.append(Text(f"\n{short(visible(finding.policy), 60)}", "bold"))
         lines += [_sentence(line, "yellow" if line.tone == "warning" else "", "  ") for line in finding.lines]
     if result["warnings"]:
-        lines.append(
-            Text(f"\n{len(result['warnings'])} warnings: see the report, “Before you believe a number”.", "yellow")
-        )
+        count = len(result["warnings"])
+        lines.append(Text(f"\n{count} warnings: see the report, “Before you believe a number”.", "yellow"))
     return Group(table, note, Text(), *lines)
 
 

@@ -113,8 +113,12 @@ def why_missing(result: Row, policy: str | None, subset: str | None) -> str | No
 
     It is the likely reason of a null, not a proven one, so texts say "recorded as missing" and no more.
     """
-    rows = [row for row in result["missing"] if row["policy"] in {None, policy} and row["subset"] in {None, subset}]
-    own = [row for row in rows if row["policy"] is not None or row["subset"] is not None]
+    rows = [
+        row
+        for row in result["missing"]
+        if row["policy"] in {None, policy} and (subset is None or row["subset"] in {None, subset})
+    ]
+    own = [row for row in rows if row["policy"] is not None or (subset is not None and row["subset"] is not None)]
     return "; ".join(f"{row['n']} × {row['what']}: {row['reason']}" for row in (own or rows)[:3]) or None
 
 

@@ -85,9 +85,9 @@ function pText(value) {
 // Why a number is null, as far as the run recorded it.
 function reason(row) {
   const policy = row.policy === undefined ? null : row.policy;
-  const fits = (item) => (item.policy === null || item.policy === policy) && (item.subset === null || item.subset === row.subset);
+  const fits = (item) => (item.policy === null || item.policy === policy) && (row.subset === null || item.subset === null || item.subset === row.subset);
   const all = result.missing.filter(fits);
-  const own = all.filter((item) => item.policy !== null || item.subset !== null);
+  const own = all.filter((item) => item.policy !== null || (row.subset !== null && item.subset !== null));
   const found = (own.length ? own : all).slice(0, 2).map((item) => `${item.n} × ${item.what}: ${shortName(item.reason, 80)}`);
   const few = [row.n, row.n_id, row.n_ood].filter((n) => typeof n === 'number' && n < 2);
   if (few.length) found.unshift(`n = ${few[0]}`);

@@ -1,0 +1,277 @@
+"""The command line: parse, call, print. Heavy imports wait inside the commands, so that --help answers at once."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from remid.errors import RemidError
+
+if TYPE_CHECKING:
+    from remid.pipeline.run import Run
+
+app = typer.Typer(
+    name="remid",
+    help="Measure how far a role-playing model falls when its users, characters or dialogues change, which change did "
+    "it, and how sure that is.\n\nStart with `remid demo`, then `remid data check YOUR_FILE`, then `remid run YOUR_FILE`.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+data_app = typer.Typer(help="Look at benchmark files before running on them.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+
+class Overflow(StrEnum):
+    """What to do with prompts that do not fit into the model's context."""
+
+    refuse = "refuse"
+    drop_oldest = "drop-oldest"
+
+
+class Traces(StrEnum):
+    """Where reasoning traces come from."""
+
+    auto = "auto"
+    none = "none"
+    data = "data"
+    model = "model"
+
+
+class TraceFormat(StrEnum):
+    """How long a trace the model is asked for."""
+
+    compact = "compact"
+    full = "full"
+
+
+class DType(StrEnum):
+    """Floating type of the weights."""
+
+    auto = "auto"
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
+Data = Annotated[list[Path], typer.Argument(help="RPGBench JSON, JSONL, Parquet, or a saved datasets folder.")]
+Responses = Annotated[
+    list[Path] | None, typer.Option("--responses", "-r", help="JSONL with policy, sample_ID, response (repeatable).")
+]
+Mapping = Annotated[Path | None, typer.Option(help="JSON that maps your column names onto ours (docs/data.md).")]
+Taxonomy = Annotated[Path | None, typer.Option(help="JSON that says which splits and subsets are which shift.")]
+GroupBy = Annotated[str | None, typer.Option(help="Field that replaces the subset, such as agent_character.script.")]
+Model = Annotated[str, typer.Option(help="Model: builtin, a local folder, or a hub id.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
+DTypeOption = Annotated[DType, typer.Option(help="auto: float32 on a CPU, bfloat16 on an accelerator.")]
+TrustCode = Annotated[bool, typer.Option("--trust-remote-code", help="Run code that comes with the model. Off.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="The run's folder.")] = Path("runs/demo"),
+    quiet: Quiet = False,
+) -> None:
+    """Run the whole measurement on the built-in model and benchmark, and leave a page to read."""
+    from remid.data import mini_benchmark_paths
+
+    benchmark, responses = mini_benchmark_paths()
+    _run_and_show([benchmark], out, quiet, responses=tuple(responses), traces="auto")
+
+
+@app.command()
+def run(
+    data: Data,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The run's folder; the same command resumes it.")] = Path(
+        "runs/latest"
+    ),
+    responses: Responses = None,
+    mapping: Mapping = None,
+    taxonomy: Taxonomy = None,
+    group_by: GroupBy = None,
+    policy: Annotated[list[str] | None, typer.Option(help="Measure only these policies (repeatable).")] = None,
+    limit: Annotated[int | None, typer.Option(help="At most this many samples per subset, for a first look.")] = None,
+    model: Model = "builtin",
+    device: Device = "auto",
+    dtype: DTypeOption = DType.auto,
+    trust_remote_code: TrustCode = False,
+    max_tokens: Annotated[int | None, typer.Option(help="Context limit in tokens; default: the model's own.")] = None,
+    overflow: Annotated[
+        Overflow, typer.Option(help="Prompts that do not fit: leave the sample out, or drop the oldest turns.")
+    ] = Overflow.refuse,
+    traces: Annotated[Traces, typer.Option(help="auto: those in the data if every test sample has one.")] = Traces.auto,
+    trace_format: Annotated[TraceFormat, typer.Option(help="With --traces model.")] = TraceFormat.compact,
+    negatives: Annotated[int, typer.Option(help="Negatives per sample: more cost, less noise.")] = 2,
+    embedder: Annotated[str, typer.Option(help="builtin, or a sentence-transformers model.")] = "builtin",
+    cluster_by: Annotated[str | None, typer.Option(help="Samples with equal values here are not independent.")] = None,
+    confidence: Annotated[float, typer.Option(help="Of the intervals.")] = 0.95,
+    seed: Annotated[int, typer.Option(help="Of negatives, permutations and folds.")] = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Measure R-EMI, R-EMID and the bound for every policy and every shift in DATA."""
+    settings: dict[str, Any] = {
+        "responses": tuple(responses or ()),
+        "mapping": mapping,
+        "taxonomy": taxonomy,
+        "group_by": group_by,
+        "policies": tuple(policy) if policy else None,
+        "limit": limit,
+        "model": model,
+        "device": device,
+        "dtype": dtype.value,
+        "trust_remote_code": trust_remote_code,
+        "max_tokens": max_tokens,
+        "overflow": overflow.value,
+        "traces": traces.value,
+        "trace_format": trace_format.value,
+        "negatives": negatives,
+        "embedder": embedder,
+        "cluster_by": cluster_by,
+        "confidence": confidence,
+        "seed": seed,
+    }
+    _run_and_show(data, out, quiet, **settings)
+
+
+@app.command()
+def respond(
+    data: Data,
+    policy: Annotated[str, typer.Option(help="Name under which the answers are recorded.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="JSONL file to append to; the same command resumes it.")],
+    model: Model = "builtin",
+    device: Device = "auto",
+    dtype: DTypeOption = DType.auto,
+    without: Annotated[
+        list[str] | None, typer.Option(help="Hide a part of the input from the policy: character or user.")
+    ] = None,
+    max_new_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.")] = 64,
+    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
+    mapping: Mapping = None,
+    taxonomy: Taxonomy = None,
+    limit: Annotated[int | None, typer.Option(help="At most this many samples per subset.")] = None,
+    seed: int = 0,
+    trust_remote_code: TrustCode = False,
+    quiet: Quiet = False,
+) -> None:
+    """Let a model answer every test sample of DATA, for `remid run DATA --responses OUT`."""
+    from remid.data import read_benchmark
+    from remid.pipeline.progress import Progress
+    from remid.pipeline.respond import RespondConfig
+    from remid.pipeline.respond import respond as write_responses
+    from remid.pipeline.run import limited
+
+    benchmark = read_benchmark(data, mapping=mapping, taxonomy=taxonomy)
+    config = RespondConfig(
+        policy=policy,
+        model=model,
+        device=device,
+        dtype=dtype.value,  # type: ignore[arg-type]
+        without=tuple(without or ()),
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        seed=seed,
+        trust_remote_code=trust_remote_code,
+    )
+    count = write_responses(limited(benchmark, limit), out, config, Progress(not quiet))
+    typer.echo(f"{out}: {count} responses written")
+
+
+@app.command()
+def report(folder: Annotated[Path, typer.Argument(help="A run's folder.")]) -> None:
+    """Write a finished run's page and tables again."""
+    from remid.api import load
+    from remid.api import report as write_report
+
+    finished = load(folder)
+    page = write_report(finished)
+    _show(finished, page)
+
+
+@app.command()
+def tokens(
+    data: Data,
+    sample: Annotated[str, typer.Option(help="sample_ID of the sample to look at.")],
+    policy: Annotated[str, typer.Option(help="Whose response: reference, or a policy in the data.")] = "reference",
+    responses: Responses = None,
+    mapping: Mapping = None,
+    taxonomy: Taxonomy = None,
+    model: Model = "builtin",
+    device: Device = "auto",
+    dtype: DTypeOption = DType.auto,
+    prompt: Annotated[bool, typer.Option("--prompt", help="Also print the prompt as the model sees it.")] = False,
+    trust_remote_code: TrustCode = False,
+) -> None:
+    """Show the scored tokens of one sample's response with their log-probabilities."""
+    from remid.data import read_benchmark
+    from remid.pipeline.inspect import token_table
+
+    benchmark = read_benchmark(data, mapping=mapping, taxonomy=taxonomy, responses=responses or ())
+    options = {"device": device, "dtype": dtype.value, "trust_remote_code": trust_remote_code}
+    typer.echo(token_table(benchmark, sample, policy, model, show_prompt=prompt, **options))
+
+
+@data_app.command("check")
+def data_check(
+    data: Data,
+    responses: Responses = None,
+    mapping: Mapping = None,
+    taxonomy: Taxonomy = None,
+    group_by: GroupBy = None,
+) -> None:
+    """Say what DATA holds, or every problem in it with file, record and field."""
+    from remid.data.check import check, render
+    from remid.data.read import read_benchmark
+
+    benchmark = read_benchmark(data, responses=responses or (), mapping=mapping, taxonomy=taxonomy, group_by=group_by)
+    typer.echo(render(check(benchmark)))
+
+
+@data_app.command("describe")
+def data_describe(
+    data: Data,
+    responses: Responses = None,
+    mapping: Mapping = None,
+    taxonomy: Taxonomy = None,
+    group_by: GroupBy = None,
+    examples: Annotated[int | None, typer.Option(help="Samples shown per subset.")] = None,
+) -> None:
+    """Show a few samples of each subset."""
+    from remid.data.describe import describe
+    from remid.data.read import read_benchmark
+
+    benchmark = read_benchmark(data, responses=responses or (), mapping=mapping, taxonomy=taxonomy, group_by=group_by)
+    typer.echo(describe(benchmark, examples=examples))
+
+
+def _run_and_show(data: list[Path], out: Path, quiet: bool, **settings: Any) -> None:
+    from remid.api import evaluate
+
+    finished = evaluate(data, out=out, progress=not quiet, **settings)
+    _show(finished, out / "report.html")
+
+
+def _show(finished: Run, page: Path) -> None:
+    from rich.console import Console
+
+    from remid.report import console_summary
+
+    Console().print(console_summary(finished.result))
+    typer.echo(f"\nresult: {finished.folder / 'result.json'}\npage:   {page}")
+
+
+def main() -> NoReturn:
+    """Run the command line. What the user can mend is one message and exit code 2; anything else is our bug."""
+    try:
+        app(standalone_mode=True)
+    except RemidError as error:
+        print(f"remid: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("remid: stopped; the same command goes on where it was", file=sys.stderr)
+        raise SystemExit(130) from None
+    raise SystemExit(0)
