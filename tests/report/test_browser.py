@@ -37,21 +37,14 @@ def chromium() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def browser(chromium: Browser) -> Browser:
-    """The one browser of this module, back at a light, clean slate; afterwards it must have had nothing to complain."""
+def browser(chromium: Browser) -> Iterator[Browser]:
+    """The one browser of this module, back at a clean slate; afterwards it must have had nothing to complain of."""
     chromium.js("try { localStorage.clear(); } catch {}")
     chromium.console.clear()
     chromium.requests.clear()
-    return chromium
-
-
-@pytest.fixture(autouse=True)
-def _quiet(request: pytest.FixtureRequest) -> Iterator[None]:
-    yield
-    if "browser" in request.fixturenames:
-        found: Browser = request.getfixturevalue("browser")
-        assert found.console == []
-        assert [url for url in found.requests if not url.startswith(("file:", "data:image/"))] == []
+    yield chromium
+    assert chromium.console == []
+    assert [url for url in chromium.requests if not url.startswith(("file:", "data:image/"))] == []
 
 
 @pytest.fixture(scope="module")
@@ -143,6 +136,15 @@ def test_theme_button_turns_the_figures_too(browser: Browser, page: Path) -> Non
     assert browser.js(fill) == "rgb(232, 230, 225)"
     browser.js("document.querySelector('#theme-switch').click()")
     assert browser.js(fill) == "rgb(28, 31, 36)"
+
+
+def test_print_is_light(browser: Browser, page: Path) -> None:
+    _open(browser, page, dark=True)
+    fill = "getComputedStyle(document.querySelector('#remi-plot .ytick text')).fill"
+    browser.js("window.dispatchEvent(new Event('beforeprint'))")
+    assert browser.js(fill) == "rgb(28, 31, 36)"
+    browser.js("window.dispatchEvent(new Event('afterprint'))")
+    assert browser.js(fill) == "rgb(232, 230, 225)"
 
 
 def test_unit_switch_reaches_every_part(browser: Browser, page: Path) -> None:

@@ -19,6 +19,10 @@ from remid.errors import RenderError
 
 _SENTINEL = "REMIDsentinelRESPONSE"
 _PROBE = "REMIDsentinelSYSTEM"
+#: Short texts for a response to stand behind; more than one, since some merge with what follows.
+_ANCHORS = ("\n", ".", "a")
+#: Llama 3 templates print today's date unless told another: a score must not change overnight.
+_DATE = "26 Jul 2024"
 #: Raise when rendering changes any id: it is part of every score's key.
 RENDER_VERSION = 1
 
@@ -41,15 +45,24 @@ class ChatRenderer:
     def __init__(self, tokenizer: Any, template: str | None = None) -> None:
         self._tokenizer = tokenizer
         self._template = template
-        self._specials = tuple(sorted({t for t in tokenizer.all_special_tokens if t}, key=len, reverse=True))
+        # all_special_tokens names only the roles (BOS, EOS, ...): the tokens that open turns are often added ones.
+        added = getattr(tokenizer, "added_tokens_decoder", {}).values()
+        specials = {*tokenizer.all_special_tokens, *(token.content for token in added if token.special)}
+        self._specials = tuple(sorted((t for t in specials if t), key=lambda t: (-len(t), t)))
         self._folds_system = self._must_fold_system()
-        self.end_of_turn_id = self._find_end_of_turn()
+        before, after = self._split([Message("user", "x")])
+        self.end_of_turn_id = self._find_end_of_turn(after)
+        # Behind "[/INST]" a SentencePiece tokenizer reads " Hello" as the one token that it also makes of a bare "Hello".
+        # The template's space belongs to that token then: a prompt ending in a space of its own is one no model saw.
+        word = self._plain_ids("a")
+        hidden = self.decode(word) == "a" and word == self._plain_ids_behind("\n", " a")
+        self._gap = " " if hidden and before.endswith(" ") else ""
         self._encode_cached = lru_cache(maxsize=65536)(self._encode_response)
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
         """Ids of everything up to the first token of the assistant's response."""
         text, _ = self._split(messages)
-        return self._ids(text)
+        return self._ids(text.removesuffix(self._gap))
 
     def response_ids(self, text: str) -> list[int]:
         """Ids of a response and the end-of-turn token, the scored span.
@@ -67,15 +80,23 @@ class ChatRenderer:
         return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def _encode_response(self, text: str) -> tuple[int, ...]:
+        # Tokenizers in the SentencePiece manner put a space before the first word and hide it again when they decode,
+        # but only at the very start of a text. A response stands behind a prompt, so it is judged behind an anchor.
         plain = self._plain_ids(text)
-        if self.decode(plain) == text:
-            return tuple(plain)
-        # Tokenizers in the SentencePiece manner put a space before the first word; behind an anchor they do not.
-        for anchor in ("\n", ".", "a"):
-            head, whole = self._plain_ids(anchor), self._plain_ids(anchor + text)
-            if whole[: len(head)] == head and self.decode(whole) == self.decode(head) + text:
-                return tuple(whole[len(head) :])
+        for anchor in _ANCHORS:
+            head = self._plain_ids(anchor)
+            expected = self.decode(head) + self._gap + text
+            if self.decode([*head, *plain]) == expected:
+                return tuple(plain)
+            behind = self._plain_ids_behind(anchor, self._gap + text)
+            if behind is not None and self.decode([*head, *behind]) == expected:
+                return tuple(behind)
         raise RenderError(f"the tokenizer does not represent this text exactly: {text[:80]!r}")
+
+    def _plain_ids_behind(self, anchor: str, text: str) -> list[int] | None:
+        """Ids of a text that stands behind an anchor, None when something merges across the boundary."""
+        head, whole = self._plain_ids(anchor), self._plain_ids(anchor + text)
+        return whole[len(head) :] if whole[: len(head)] == head else None
 
     def _plain_ids(self, text: str) -> list[int]:
         # A response that spells a special token is text like any other: split_special_tokens keeps it that way.
@@ -108,19 +129,22 @@ class ChatRenderer:
     def _render(self, messages: Sequence[Message]) -> str:
         rows = [{"role": m.role, "content": m.content} for m in messages]
         try:
-            return str(self._tokenizer.apply_chat_template(rows, tokenize=False, chat_template=self._template))
+            rendered = self._tokenizer.apply_chat_template(
+                rows, tokenize=False, chat_template=self._template, date_string=_DATE
+            )
+            return str(rendered)
         except Exception as error:
             raise RenderError(f"the chat template refuses this conversation: {error}") from error
 
     def _must_fold_system(self) -> bool:
-        """Some templates refuse a system message, others drop it without a word."""
+        """Some templates refuse a system message, others drop it without a word, some only before a response."""
+        probe = [Message("system", _PROBE), Message("user", "x"), Message("assistant", _SENTINEL)]
         try:
-            return _PROBE not in self._render([Message("system", _PROBE), Message("user", "x")])
+            return _PROBE not in self._render(probe).rpartition(_SENTINEL)[0]
         except RenderError:
             return True
 
-    def _find_end_of_turn(self) -> int:
-        _, after = self._split([Message("user", "x")])
+    def _find_end_of_turn(self, after: str) -> int:
         ids = self._ids(after)
         special = set(self._tokenizer.all_special_ids) | set(getattr(self._tokenizer, "added_tokens_decoder", {}))
         for token in ids:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 DTypeName = Literal["auto", "float32", "bfloat16", "float16"]
 
+#: What a model's outputs can depend on (.txt: merges.txt and vocab.txt of older tokenizers).
+_FINGERPRINTED = frozenset({".json", ".safetensors", ".model", ".jinja", ".txt"})
 #: The spelling by which users ask for the embedded model.
 BUILTIN = "builtin"
 
@@ -57,7 +60,7 @@ def find_model(name: str) -> ModelSource:
         return ModelSource(name, path, _fingerprint(path))
     if path.exists():
         raise ModelError(f"{name}: is a file; give the folder that holds config.json and the safetensors weights")
-    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+    if name.partition("@")[0].count("/") != 1 or name.startswith((".", "/", "~")):
         raise ModelError(f'{name}: no such folder, and not a hub id like "owner/name" (the embedded model: {BUILTIN})')
     folder = _from_hub(name)
     return ModelSource(name, folder, f"hub:{name.partition('@')[0]}@{folder.name}")
@@ -80,25 +83,28 @@ def _from_hub(name: str) -> Path:
 
 def _fingerprint(folder: Path) -> str:
     """SHA-256 over configuration, tokenizer and weights; of unchanged files the digest is remembered by size and time."""
-    files = sorted(p for p in folder.iterdir() if p.suffix in {".json", ".safetensors", ".model", ".jinja"})
+    files = sorted(p for p in folder.iterdir() if p.suffix in _FINGERPRINTED and p.is_file())
     if not any(p.suffix == ".safetensors" for p in files) or not (folder / "config.json").exists():
         raise ModelError(f"{folder}: needs config.json and *.safetensors weights (pickled weights are not loaded)")
     memory_file = builtin.cache_dir() / "fingerprints.json"
     try:
-        memory: dict[str, str] = json.loads(memory_file.read_text())
+        memory = json.loads(memory_file.read_text())
     except (OSError, ValueError):
         memory = {}
-    whole, known = hashlib.sha256(), dict(memory)
+    known: dict[str, str] = dict(memory) if isinstance(memory, dict) else {}
+    whole = hashlib.sha256()
     for path in files:
         stat = path.stat()
-        key = f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}"
+        # The change time too: tools that copy or unpack set the modification time back.
+        key = f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}|{stat.st_ctime_ns}"
         if key not in known:
             with path.open("rb") as stream:
                 known[key] = hashlib.file_digest(stream, "sha256").hexdigest()
         whole.update(f"{path.name}:{known[key]}\n".encode())
     if known != memory:
-        memory_file.parent.mkdir(parents=True, exist_ok=True)
-        memory_file.write_text(json.dumps(known))
+        with contextlib.suppress(OSError):  # a cache that cannot be written costs time, nothing else
+            memory_file.parent.mkdir(parents=True, exist_ok=True)
+            memory_file.write_text(json.dumps(known))
     return f"folder:{whole.hexdigest()[:32]}"
 
 

@@ -30,7 +30,7 @@ TokenLogProbs = npt.NDArray[np.float32]
 _PROBE_TOLERANCE = {"float32": 1e-3}
 _PROBE_TOLERANCE_LOW_PRECISION = 0.15
 #: Continuation tokens in one forward pass: bounds the logits (this many rows of the vocabulary, float32).
-PACKED_TOKENS = 1024
+PACKED_TOKENS = 512
 
 
 class Scorer:
@@ -57,11 +57,19 @@ class Scorer:
 
     @torch.inference_mode()
     def prefill(self, prompt: Sequence[int]) -> Prefix:
-        """Run the prompt once. prompt: at least one id."""
+        """Run the prompt once. prompt: at least one id. Raises ModelError when memory does not suffice."""
         ids = torch.tensor([list(prompt)], device=self._device)
         if self.layout == "plain":
             return Prefix(list(prompt), None, None)
-        out = self._model(input_ids=ids, use_cache=True, logits_to_keep=1)
+        try:
+            out = self._model(input_ids=ids, use_cache=True, logits_to_keep=1)
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            raise ModelError(
+                f"not enough memory for a prompt of {len(prompt)} tokens; use a machine with more memory, a smaller "
+                "model, or a lower limit of tokens"
+            ) from error
         return Prefix(list(prompt), out.past_key_values, out.logits[0, -1].float())
 
     def score(self, prefix: Prefix, continuations: Sequence[Sequence[int]]) -> list[TokenLogProbs]:

@@ -82,4 +82,4 @@ def p_text(value: float | None, name: str = "p") -> str:
 
 def percent(level: float) -> str:
     """0.95 as "95%"."""
-    return f"{100 * level:.4g}%"
+    return f"{100 * level:.3g}%"

@@ -57,11 +57,15 @@ function drawBound() {
     annotations: heads.map((head) => ({ xref: 'paper', x: 0, xanchor: 'right', xshift: -6, y: head.y, yref: 'y', text: `<b>${head.text}</b>`, showarrow: false, font: { size: 12, color: css('--ink') } })),
   }, `Stacked bars of the bound in nats/response for ${names.length} policies. The table view holds the same numbers.`);
 }
+// Models are what a reader came for; the controls follow.
+const isModel = (policy) => kinds.get(policy) === 'model';
+const modelRank = (row) => (isModel(row.policy) ? 0 : 2) + (row.versus === undefined || isModel(row.versus) ? 0 : 1);
+const modelsFirst = (rows) => rows.slice().sort((a, b) => modelRank(a) - modelRank(b));
 function drawBoundTables() {
   const of = (row, key) => row[key] || {};
   const name = (value) => (value === null || value === undefined ? 'n/a' : nameNode(value));
   byId('worst-table').replaceChildren(makeTable({
-    caption: 'In nats/response', rows: result.worst_case.filter((row) => !isReference(row.policy)),
+    caption: 'In nats/response', rows: modelsFirst(result.worst_case.filter((row) => !isReference(row.policy))),
     columns: [col.policy, { label: 'Largest R-EMID on', name: true, cell: (row) => name(of(row, 'by_remid').subset), sort: (row) => of(row, 'by_remid').subset },
       { label: 'R-EMID', num: true, cell: (row) => estimate(of(row, 'by_remid')), sort: (row) => of(row, 'by_remid').value ?? null },
       { label: 'Interval', num: true, cell: (row) => interval(of(row, 'by_remid')) },
@@ -87,7 +91,7 @@ function drawContrasts() {
   const rows = result.contrasts.filter((row) => contrastOf === 'all' || row.quantity === contrastOf).filter((row) => row.unit === state.unit || result.contrasts.every((item) => item.unit !== state.unit));
   const unit = rows.length ? rows[0].unit : state.unit;
   byId('contrasts-table').replaceChildren(makeTable({
-    caption: `Policy minus versus, in ${unit}${unit === state.unit ? '' : ` (not estimated in ${state.unit})`}; * significant after correction`, rows, tall: true, portion: 60,
+    caption: `Policy minus versus, in ${unit}${unit === state.unit ? '' : ` (not estimated in ${state.unit})`}; * significant after correction`, rows: modelsFirst(rows), tall: true, portion: 60,
     columns: [col.policy, { label: 'Versus', name: true, cell: (row) => nameNode(row.versus), sort: (row) => row.versus },
       { label: 'Quantity', cell: (row) => (row.quantity === 'remid' ? 'R-EMID' : 'R-EMI'), sort: (row) => row.quantity }, col.shift, col.value('Difference'), col.interval,
       col.p('p_value', 'p'), col.p('p_adjusted', 'adjusted p'), col.n('n', 'n')],

@@ -37,6 +37,19 @@ byId('theme-switch').addEventListener('click', () => {
 });
 wantsDark.addEventListener('change', redraw);
 
+// On paper everything is light, the figures as well.
+let before = null;
+window.addEventListener('beforeprint', () => {
+  before = document.documentElement.dataset.theme || '';
+  document.documentElement.dataset.theme = 'light';
+  redraw();
+});
+window.addEventListener('afterprint', () => {
+  if (before) document.documentElement.dataset.theme = before;
+  else delete document.documentElement.dataset.theme;
+  redraw();
+});
+
 let width = window.innerWidth;
 let timer = 0;
 window.addEventListener('resize', () => {

@@ -11,7 +11,7 @@ const symbol = (k) => SYMBOLS[k % SYMBOLS.length];
 const ruler = document.createElement('canvas').getContext('2d');
 function widest(labels, size = 12) {
   ruler.font = `${size}px ${css('--sans')}`;
-  return labels.reduce((most, text) => Math.max(most, ruler.measureText(text).width), 0);
+  return labels.reduce((most, text) => Math.max(most, ruler.measureText(text.replace(/<\/?b>/g, '')).width), 0);
 }
 const narrow = () => window.innerWidth < 640;
 const room = (node) => Math.max(280, (node.parentElement || node).clientWidth - 24);

@@ -144,5 +144,4 @@ function startSamples() {
     start();
   }, { rootMargin: '800px' });
   watch.observe(app);
-  window.addEventListener('beforeprint', () => watch.disconnect());
 }
