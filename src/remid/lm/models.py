@@ -82,7 +82,7 @@ def _from_hub(name: str) -> Path:
 
 
 def _fingerprint(folder: Path) -> str:
-    """SHA-256 over configuration, tokenizer and weights; of unchanged files the digest is remembered by size and time."""
+    """SHA-256 over configuration, tokenizer and weights; digests of unchanged files are remembered by size and time."""
     files = sorted(p for p in folder.iterdir() if p.suffix in _FINGERPRINTED and p.is_file())
     if not any(p.suffix == ".safetensors" for p in files) or not (folder / "config.json").exists():
         raise ModelError(f"{folder}: needs config.json and *.safetensors weights (pickled weights are not loaded)")

@@ -146,7 +146,8 @@ def write_traces(
         opening = renderer.response_ids(_OPENING[form])[:-1]
         prompts = {key: [*renderer.prompt_ids(messages), *opening] for key, messages in todo.items()}
         order = sorted(prompts, key=lambda key: (-len(prompts[key]), key))
-        decoding = Decoding(max_new_tokens=config.trace_tokens)
+        # Without a penalty a small model falls into loops, never reaches the second line, and fails the format.
+        decoding = Decoding(max_new_tokens=config.trace_tokens, repetition_penalty=1.2)
         with progress.stage("writing traces", len(order)) as step:
             for start in range(0, len(order), _BATCH):
                 batch = order[start : start + _BATCH]
