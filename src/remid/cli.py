@@ -1,5 +1,8 @@
 """The command line: parse, call, print. Heavy imports wait inside the commands, so that --help answers at once."""
 
+# A command's options are its parameters, however many they are.
+# ruff: noqa: PLR0913, PLR0917
+
 from __future__ import annotations
 
 import sys
@@ -17,7 +20,8 @@ if TYPE_CHECKING:
 app = typer.Typer(
     name="remid",
     help="Measure how far a role-playing model falls when its users, characters or dialogues change, which change did "
-    "it, and how sure that is.\n\nStart with `remid demo`, then `remid data check YOUR_FILE`, then `remid run YOUR_FILE`.",
+    "it, and how sure that is.\n\n"
+    "Start with `remid demo`, then `remid data check YOUR_FILE`, then `remid run YOUR_FILE`.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -149,11 +153,11 @@ def respond(
     without: Annotated[
         list[str] | None, typer.Option(help="Hide a part of the input from the policy: character or user.")
     ] = None,
-    max_new_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.")] = 64,
-    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 64,
+    temperature: Annotated[float, typer.Option(min=0, help="0 is greedy.")] = 0.0,
     mapping: Mapping = None,
     taxonomy: Taxonomy = None,
-    limit: Annotated[int | None, typer.Option(help="At most this many samples per subset.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most this many samples per subset.")] = None,
     seed: int = 0,
     trust_remote_code: TrustCode = False,
     quiet: Quiet = False,
@@ -170,7 +174,7 @@ def respond(
         policy=policy,
         model=model,
         device=device,
-        dtype=dtype.value,  # type: ignore[arg-type]
+        dtype=dtype.value,
         without=tuple(without or ()),
         max_new_tokens=max_new_tokens,
         temperature=temperature,
@@ -238,7 +242,7 @@ def data_describe(
     mapping: Mapping = None,
     taxonomy: Taxonomy = None,
     group_by: GroupBy = None,
-    examples: Annotated[int | None, typer.Option(help="Samples shown per subset.")] = None,
+    examples: Annotated[int | None, typer.Option(min=0, help="Samples shown per subset.")] = None,
 ) -> None:
     """Show a few samples of each subset."""
     from remid.data.describe import describe
@@ -271,7 +275,8 @@ def main() -> NoReturn:
     except RemidError as error:
         print(f"remid: {error}", file=sys.stderr)
         raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        print("remid: stopped; the same command goes on where it was", file=sys.stderr)
-        raise SystemExit(130) from None
+    except SystemExit as stop:
+        if stop.code == 130:  # typer's answer to Ctrl-C, which it gives without a word
+            print("remid: stopped; the same command goes on where it was", file=sys.stderr)
+        raise
     raise SystemExit(0)

@@ -52,7 +52,7 @@ class ChatRenderer:
         self._folds_system = self._must_fold_system()
         before, after = self._split([Message("user", "x")])
         self.end_of_turn_id = self._find_end_of_turn(after)
-        # Behind "[/INST]" a SentencePiece tokenizer reads " Hello" as the one token that it makes of a bare "Hello" too.
+        # Behind "[/INST]" a SentencePiece tokenizer reads " Hello" as the one token that a bare "Hello" is too.
         # The template's space belongs to that token then: a prompt ending in a space of its own is one no model saw.
         word = self._plain_ids("a")
         hidden = self.decode(word) == "a" and word == self._plain_ids_behind("\n", " a")

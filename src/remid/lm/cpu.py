@@ -19,11 +19,12 @@ def use_onednn(model: Any) -> bool:
 
     For inference only: the operator has no backward.
     """
-    if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+    available = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    if not available or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         return False
     for module in model.modules():
         if type(module) is nn.Linear and module.weight.dtype == torch.float32:
-            module.forward = types.MethodType(_linear, module)
+            module.forward = types.MethodType(_linear, module)  # type: ignore[method-assign]
     return True
 
 

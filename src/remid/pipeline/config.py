@@ -23,8 +23,8 @@ class RunConfig(BaseModel):
     model: estimator q(y|x,r): "builtin", a folder, or a hub id. max_tokens: context limit (None: the model's).
     overflow: what to do with prompts that do not fit: leave the sample out, or drop the dialogue's oldest turns.
     traces: where reasoning traces come from; "auto" takes those in the data if every test sample has one, else none.
-    negatives: m of the balanced design. cluster_by: metadata field whose equal values are not independent (dotted path).
-    permutations: label permutations behind each divergence.
+    negatives: m of the balanced design. cluster_by: metadata field (dotted path) whose equal values are not
+    independent. permutations: label permutations behind each divergence.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

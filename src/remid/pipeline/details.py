@@ -87,4 +87,4 @@ def _negative_means(scores: PairScores) -> np.ndarray[Any, np.dtype[np.float64]]
     index = scores.design.negatives_Bm[finite]
     total = np.bincount(index, scores.negative_Bm[finite], minlength=n)
     count = np.bincount(index, minlength=n)
-    return np.divide(total, count, out=np.full(n, np.nan), where=count > 0)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)

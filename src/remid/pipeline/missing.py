@@ -43,11 +43,16 @@ def find_missing(
                 found.setdefault((*whole, None, g.subset), []).append(sample.sample_id)
             for policy, texts in g.answers.items():
                 what, reason = whole or _pair_fault(key, texts[i], scored)
-                if not reason:
-                    continue
-                reasons[sample.sample_id, policy] = reason
+                if reason:
+                    reasons[sample.sample_id, policy] = reason
+                    if whole is None:
+                        found.setdefault((what, reason, policy, g.subset), []).append(sample.sample_id)
                 if whole is None:
-                    found.setdefault((what, reason, policy, g.subset), []).append(sample.sample_id)
+                    for j in map(int, g.design.negatives_Bm[i]):
+                        fault = _pair_fault(key, texts[j], scored)
+                        if fault[0] == "pair" and fault[1]:
+                            name = ("pair", f"as a negative: {fault[1]}", policy, g.subset)
+                            found.setdefault(name, []).append(sample.sample_id)
     rows = [
         {"what": what, "reason": reason, "policy": policy, "subset": subset, "n": len(ids), "examples": ids[:_EXAMPLES]}
         for (what, reason, policy, subset), ids in found.items()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from remid.data.text import shown
 from remid.errors import ConfigError
 from remid.types import Benchmark, PairDesign, Sample
 
@@ -17,13 +18,14 @@ Texts = list[str | None]
 
 
 def chosen_policies(benchmark: Benchmark, wanted: Sequence[str] | None) -> tuple[str, ...]:
-    """The benchmark's policies that are to be measured. Raises ConfigError for a name that nobody has answered under."""
+    """The policies that are to be measured. Raises ConfigError for a name under which nobody has answered."""
     if wanted is None:
         return benchmark.policies
     unknown = [name for name in wanted if name not in benchmark.policies]
     if unknown:
-        have = ", ".join(benchmark.policies) or "none"
-        raise ConfigError(f"policies: no responses of {', '.join(unknown)} in the data (there are: {have})")
+        have = ", ".join(map(shown, benchmark.policies)) or "none"
+        names = ", ".join(map(shown, unknown))
+        raise ConfigError(f"policies: no responses of {names} in the data (there are: {have})")
     return tuple(dict.fromkeys(wanted))
 
 

@@ -17,7 +17,7 @@ from remid.types import Sample
 
 #: Parts of the input that a policy can be made blind to.
 BLINDABLE = ("character", "user")
-_BATCH = 8
+_BATCH = 16
 
 
 @dataclass(frozen=True, slots=True)

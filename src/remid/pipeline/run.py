@@ -85,6 +85,7 @@ def execute(config: RunConfig, folder: Path, progress: Progress) -> Run:
     if not samples:
         raise ConfigError("data: no test samples (only training data); R-EMI needs an in-distribution test subset")
     policies = chosen_policies(benchmark, config.policies)
+    _clusters(tuple(samples), config.cluster_by)  # a field that is missing is to be told now, not after hours of scoring
     source, embedder = find_model(config.model), find_embedder(config.embedder)
     with Store(folder) as store:
         log = _Log(folder)
@@ -98,8 +99,9 @@ def execute(config: RunConfig, folder: Path, progress: Progress) -> Run:
         with log.stage("measuring"):
             result, details = _measure(benchmark, groups, units, traces, store, scorer_id, embedder, config, progress)
         result["manifest"] = _manifest(benchmark, groups, source, embedder, config)
-    write_json(folder / "result.json", result)
-    write_json(folder / "details.json", details)
+        # Still holding the folder, lest another process write its result between these two.
+        write_json(folder / "result.json", result)
+        write_json(folder / "details.json", details)
     return Run(folder, result, details)
 
 
@@ -157,7 +159,7 @@ def _prompt(sample: Sample, traces: Traces) -> tuple[Message, ...] | None:
     return None if features is None else tuple(role_play_messages(sample, features))
 
 
-def _measure(
+def _measure(  # noqa: PLR0913, PLR0917
     benchmark: Benchmark, groups: list[Group], units: list[Unit], traces: Traces, store: Store, scorer_id: str,
     embedder: EmbedderSource, config: RunConfig, progress: Progress,
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:  # fmt: skip
@@ -207,7 +209,7 @@ def _measure(
     }
     result["warnings"] = find_warnings(benchmark, result, config)
     features = {k: v for k, v in traces.features.items() if v is not None}
-    by_sample = {s.sample_id: prompts.get(key) if key else None for g in groups for s, key in zip(g.samples, g.keys)}
+    by_sample = {s.sample_id: prompts.get(key) if key else None for g in groups for s, key in zip(g.samples, g.keys, strict=True)}
     return result, detail_rows(subsets, answers, features, by_sample, missing.reasons)
 
 

@@ -1,4 +1,4 @@
-"""The scoring stage: which (prompt, response) pairs a run needs, and the log-likelihood of each, from the store or anew.
+"""The scoring stage: which (prompt, response) pairs a run needs, and each one's log-likelihood, from the store or anew.
 
 The unit of work is one prompt with all its responses. Within a unit the order is fixed by content, and what is stored
 is always whole forward passes from its front, so a run that was killed goes on with the same passes it would have
@@ -160,7 +160,7 @@ def _length(renderer: ChatRenderer, text: str) -> int:
         return 0
 
 
-def _score_unit(
+def _score_unit(  # noqa: PLR0917
     unit: Unit, fit: Fitted, renderer: ChatRenderer, scorer: Scorer, store: Store, scorer_id: str, limit: int
 ) -> None:
     """Score one prompt's texts pass by pass; what cannot be scored is stored with its reason."""

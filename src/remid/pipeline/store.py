@@ -122,7 +122,7 @@ class Store:
         return None if row is None or row[0] is None else np.frombuffer(row[0], dtype=np.float32)
 
     def add_scores(self, scorer: str, prompt: str, prompt_row: PromptRow, rows: Sequence[tuple[str, ScoreRow]]) -> None:
-        """One forward pass: the prompt's row (kept if it is there) and the rows of its continuations, all or nothing."""
+        """One forward pass, all or nothing: the prompt's row (kept if it is there) and those of its continuations."""
         values = [
             (scorer, prompt, response, row.n_tokens, row.logp, _blob(row.token_logp), row.missing)
             for response, row in rows

@@ -1,7 +1,7 @@
 """The format of reasoning traces: written, parsed strictly, and the part of them that the estimator sees.
 
-A full trace follows the paper: Part 1 restates key information, Part 2 makes three trials, Part 3 lists the core features
-of a good response in a fenced block. Only Part 3 reaches q2. A compact trace has the core features alone, in two
+A full trace follows the paper: Part 1 restates key information, Part 2 makes three trials, Part 3 lists the core
+features of a good response in a fenced block. Only Part 3 reaches q2. A compact trace has the core features alone, in two
 lines, short enough for a small model. A trace that does not follow its format is a counted failure; the whole text is
 never used in its place (the public release does that).
 """
@@ -82,7 +82,7 @@ def _failed(reason: str) -> ParsedTrace:
 def compact_from_full(text: str) -> str | None:
     """A full trace's core features in the compact format (content and style in a line each), or None if unparsable."""
     features = parse_trace(text).features
-    if features is None or not features.startswith("Content\n"):
+    if features is None or not re.match(r"Content:?[ \t]*\n", features):
         return None
     found = {name: _feature(features, name) for name in (*CONTENT_FEATURES, *STYLE_FEATURES)}
     content = " ".join(_sentence(found[name]) for name in CONTENT_FEATURES)

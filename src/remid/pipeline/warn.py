@@ -26,7 +26,7 @@ def find_warnings(benchmark: Benchmark, result: dict[str, Any], config: RunConfi
     if not any(s["shift"] == ID for s in result["subsets"]):
         rows.insert(0, _row("no-id", "There is no in-distribution subset, so R-EMID cannot be computed; R-EMI is."))
     if result["traces"]["source"] == "none":
-        text = "No reasoning traces were used: the figures are EMI and EMID, which have the same truth as R-EMI and R-EMID."
+        text = "No reasoning traces were used: the figures are EMI and EMID, with the same truth as R-EMI and R-EMID."
         rows.append(_row("no-traces", text))
     overlap = {s.sample_id for s in benchmark.train} & {s.sample_id for s in benchmark.test}
     if overlap:
@@ -58,8 +58,8 @@ def _parrot_tops(result: dict[str, Any]) -> list[dict[str, Any]]:
         return []
     beaten = [name for name, value in values.items() if value < parrot["value"]]
     text = (
-        f"A parrot that repeats the user's last message scores R-EMI {parrot['value']:+.1f} nats/response on ID, above the "
-        f"reference's 0{_beats(beaten, values)}. Repeating is informative, so a high R-EMI is not quality here: read "
+        f"A parrot that repeats the user's last message scores R-EMI {parrot['value']:+.1f} nats/response on ID, above "
+        f"the reference's 0{_beats(beaten, values)}. Repeating is informative, so a high R-EMI is not quality here: read "
         "distance from 0, and the responses themselves."
     )
     return [_row("parrot-tops", text, PARROT)]
@@ -93,8 +93,8 @@ def _floor_broken(result: dict[str, Any]) -> list[dict[str, Any]]:
     for r in result["information"]:
         if r["policy"] == SHUFFLED and r["unit"] == _UNIT and r["ci_low"] is not None and r["ci_low"] > 0:
             text = (
-                f"In {r['subset']} the references of other samples still seem informative ({r['value']:.1f} nats/response, "
-                f"interval {r['ci_low']:.1f} to {r['ci_high']:.1f}, n {r['n']}), where the truth is 0: neighbouring "
+                f"In {r['subset']} the references of other samples still seem informative ({r['value']:.1f} "
+                f"nats/response, interval {r['ci_low']:.1f} to {r['ci_high']:.1f}, n {r['n']}), where the truth is 0: neighbouring "
                 "samples are alike, or chance struck."
             )
             rows.append(_row("floor", text, SHUFFLED, r["subset"]))
@@ -108,8 +108,8 @@ def _uninformed_estimator(result: dict[str, Any]) -> list[dict[str, Any]]:
         if r["policy"] == "reference" and r["unit"] == _UNIT and r["ci_low"] is not None and r["ci_low"] <= 0:
             text = (
                 f"In {r['subset']} the estimator finds no information between input and reference ({r['value']:.1f} "
-                f"nats/response, interval {r['ci_low']:.1f} to {r['ci_high']:.1f}, n {r['n']}): R-EMI there compares with "
-                "nothing. A better estimator or more samples are needed."
+                f"nats/response, interval {r['ci_low']:.1f} to {r['ci_high']:.1f}, n {r['n']}): R-EMI there compares "
+                "with nothing. A better estimator or more samples are needed."
             )
             rows.append(_row("uninformed", text, "reference", r["subset"]))
     return rows
@@ -135,7 +135,7 @@ def _small(result: dict[str, Any]) -> list[dict[str, Any]]:
     if not small:
         return []
     text = (
-        f"{len(small)} of {len(result['subsets'])} subsets have fewer than {_FEW} samples. Their intervals are honest but "
-        "wide, and a loss smaller than the interval's half-width cannot be seen."
+        f"{len(small)} of {len(result['subsets'])} subsets have fewer than {_FEW} samples. Their intervals are honest "
+        "but wide, and a loss smaller than the interval's half-width cannot be seen."
     )
     return [_row("small", text)]
