@@ -1,7 +1,7 @@
 """Records in a layout of one's own, a mapping file, a run (python examples/own_data.py).
 
-Writes everything it needs below runs/own-data. The data are made up and far too few to conclude anything from: the report says so. What carries over to real data is
-the shape of the three files.
+Writes everything it needs below runs/own-data. The data are made up and far too few to conclude anything from: the
+report says so. What carries over to real data is the shape of the three files.
 """
 
 import json

@@ -178,6 +178,7 @@ def respond(
         without=tuple(without or ()),
         max_new_tokens=max_new_tokens,
         temperature=temperature,
+        repetition_penalty=repetition_penalty,
         seed=seed,
         trust_remote_code=trust_remote_code,
     )

@@ -52,5 +52,6 @@ def generate(
         finished = end_of_turn in row
         body = row[: row.index(end_of_turn)] if finished else row
         text = loaded.tokenizer.decode(body, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        results.append((text.strip(), finished))
+        # Cut off in the middle of a character, the bytes of its first tokens decode to a replacement mark.
+        results.append(((text if finished else text.rstrip("\ufffd")).strip(), finished))
     return results

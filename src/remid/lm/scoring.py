@@ -180,9 +180,9 @@ class Scorer:
     def _attends_fully(self) -> bool:
         """Packing needs every layer to see the whole prompt: windows count positions in the row, not in the text."""
         config = self._model.config.get_text_config()
-        kinds = getattr(config, "layer_types", None)
+        kinds = getattr(config, "layer_types", None) or getattr(config, "attention_layers", None)
         if kinds:
-            return all(kind == "full_attention" for kind in kinds)
+            return all(kind in {"full_attention", "global"} for kind in kinds)
         return not (getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True))
 
 

@@ -7,16 +7,20 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from remid.data.record import policy_fault
+from remid.data.text import shown
 from remid.errors import ConfigError, DataError, Problem
 from remid.lm.models import DTypeName, find_model, load_model
-from remid.pipeline.policies import CONTROLS
 from remid.pipeline.progress import Progress
 from remid.pipeline.prompts import role_play_messages
 from remid.types import Sample
 
 #: Parts of the input that a policy can be made blind to.
 BLINDABLE = ("character", "user")
+#: What each line begins with.
+_HEAD = b'{"policy": '
 _BATCH = 16
 
 
@@ -31,6 +35,7 @@ class RespondConfig:
     without: tuple[str, ...] = ()
     max_new_tokens: int = 64
     temperature: float = 0.0
+    repetition_penalty: float = 1.0
     seed: int = 0
     trust_remote_code: bool = False
 
@@ -39,13 +44,25 @@ def respond(samples: Sequence[Sample], out: Path, config: RespondConfig, progres
     """Append a response to `out` for every sample that has none there yet; returns how many were written.
 
     A line is durable once its batch is written; a line that a kill cut in two is dropped and made again.
-    Raises ConfigError for names that cannot be used, DataError for an `out` that holds something else.
+    Raises ConfigError for settings that cannot be used, or that differ from those of the policy's lines in `out`,
+    DataError for an `out` that holds something else (which is left as it is).
     """
-    if config.policy in CONTROLS:
-        raise ConfigError(f"policy: {config.policy!r} is the name of a built-in control; choose another")
+    if fault := policy_fault(config.policy):
+        raise ConfigError(f"policy: {fault}")
+    if config.max_new_tokens < 1 or config.temperature < 0 or config.repetition_penalty <= 0:
+        raise ConfigError("max_new_tokens must be at least 1, temperature at least 0, repetition_penalty above 0")
     if unknown := [part for part in config.without if part not in BLINDABLE]:
         raise ConfigError(f"without: {', '.join(unknown)} cannot be left out; one of {', '.join(BLINDABLE)}")
-    done = _already_in(out, config.policy)
+    source = find_model(config.model)
+    settings = {
+        "model": source.fingerprint,
+        "without": list(config.without),
+        "max_new_tokens": config.max_new_tokens,
+        "temperature": config.temperature,
+        "repetition_penalty": config.repetition_penalty,
+        "seed": config.seed,
+    }
+    done = _already_in(out, config.policy, settings)
     todo = [sample for sample in samples if sample.sample_id not in done]
     if not todo:
         progress.say(f"{out}: {config.policy} has answered every sample")
@@ -53,7 +70,6 @@ def respond(samples: Sequence[Sample], out: Path, config: RespondConfig, progres
     from remid.lm.chat import ChatRenderer
     from remid.lm.generate import Decoding, generate
 
-    source = find_model(config.model)
     progress.say(f"responding: loading {source.name}")
     loaded = load_model(
         source,
@@ -63,11 +79,16 @@ def respond(samples: Sequence[Sample], out: Path, config: RespondConfig, progres
     )
     renderer = ChatRenderer(loaded.tokenizer)
     prompts = [(s, renderer.prompt_ids(role_play_messages(s, without=config.without))) for s in todo]
-    if over := [s.sample_id for s, ids in prompts if len(ids) + config.max_new_tokens > loaded.max_length]:
+    if over := [shown(s.sample_id) for s, ids in prompts if len(ids) + config.max_new_tokens > loaded.max_length]:
         progress.say(f"{len(over)} samples do not fit into {loaded.max_length} tokens and stay unanswered: {over[:5]}")
         prompts = [(s, ids) for s, ids in prompts if len(ids) + config.max_new_tokens <= loaded.max_length]
     prompts.sort(key=lambda pair: (-len(pair[1]), pair[0].sample_id))
-    decoding = Decoding(config.max_new_tokens, config.temperature, seed=config.seed)
+    decoding = Decoding(
+        config.max_new_tokens,
+        config.temperature,
+        repetition_penalty=config.repetition_penalty,
+        seed=config.seed,
+    )
     out.parent.mkdir(parents=True, exist_ok=True)
     with out.open("a", encoding="utf-8") as stream, progress.stage("responding", len(prompts)) as step:
         for start in range(0, len(prompts), _BATCH):
@@ -80,11 +101,7 @@ def respond(samples: Sequence[Sample], out: Path, config: RespondConfig, progres
                     "sample_ID": sample.sample_id,
                     "response": text,
                     "finished": finished,
-                    "model": source.fingerprint,
-                    "without": list(config.without),
-                    "max_new_tokens": config.max_new_tokens,
-                    "temperature": config.temperature,
-                    "seed": config.seed,
+                    **settings,
                 }
                 stream.write(json.dumps(record, ensure_ascii=False) + "\n")
             stream.flush()
@@ -93,22 +110,48 @@ def respond(samples: Sequence[Sample], out: Path, config: RespondConfig, progres
     return len(prompts)
 
 
-def _already_in(out: Path, policy: str) -> set[str]:
-    """Sample ids that the policy has answered in the file, after cutting off an unfinished last line."""
+def _already_in(out: Path, policy: str, settings: dict[str, Any]) -> set[str]:
+    """Sample ids that the policy has answered in the file, after an unfinished last line of ours is cut off."""
     if not out.exists():
         return set()
-    raw = out.read_bytes()
-    whole = raw[: raw.rfind(b"\n") + 1]
-    if len(whole) != len(raw):
-        with out.open("r+b") as stream:
-            stream.truncate(len(whole))
+    try:
+        lines = out.read_bytes().split(b"\n")
+    except OSError as error:
+        raise DataError([Problem(str(out), "", "", f"cannot be read: {error.strerror}")]) from error
+    last = lines.pop()
+    whole = bool(last) and _record(last) is not None
     done = set()
-    for number, line in enumerate(whole.splitlines(), start=1):
-        try:
-            record = json.loads(line)
-            if record["policy"] == policy:
-                done.add(str(record["sample_ID"]))
-        except (ValueError, KeyError, TypeError) as error:
-            problem = Problem(str(out), f"line {number}", "", "is not a recorded response; give --out another file")
-            raise DataError([problem]) from error
+    for number, line in enumerate([*lines, last] if whole else lines, start=1):
+        record = _record(line)
+        if record is None:
+            raise DataError([_foreign(out, number)])
+        if record["policy"] != policy:
+            continue
+        done.add(str(record["sample_ID"]))
+        if changed := [name for name, value in settings.items() if record.get(name, value) != value]:
+            raise ConfigError(
+                f"policy: {out} holds answers of {policy} made with another {', '.join(changed)} "
+                f"(line {number}); choose another name or file"
+            )
+    # Only what our own writing can have left is mended: another program's file may have no line break at its end.
+    if last and not whole and not (last.startswith(_HEAD) or _HEAD.startswith(last)):
+        raise DataError([_foreign(out, len(lines) + 1)])
+    if last:
+        with out.open("r+b") as stream:
+            stream.seek(0 if whole else -len(last), os.SEEK_END)
+            stream.write(b"\n" if whole else b"")
+            stream.truncate()
     return done
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
+    """A recorded response, or None for anything else."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) and {"policy", "sample_ID"} <= record.keys() else None
+
+
+def _foreign(out: Path, number: int) -> Problem:
+    return Problem(str(out), f"line {number}", "", "is not a response recorded here; give --out another file")

@@ -85,7 +85,7 @@ def execute(config: RunConfig, folder: Path, progress: Progress) -> Run:
     if not samples:
         raise ConfigError("data: no test samples (only training data); R-EMI needs an in-distribution test subset")
     policies = chosen_policies(benchmark, config.policies)
-    _clusters(tuple(samples), config.cluster_by)  # a field that is missing is to be told now, not after hours of scoring
+    _clusters(tuple(samples), config.cluster_by)  # fails now where the field is missing, not after hours of scoring
     source, embedder = find_model(config.model), find_embedder(config.embedder)
     with Store(folder) as store:
         log = _Log(folder)
@@ -209,7 +209,8 @@ def _measure(  # noqa: PLR0913, PLR0917
     }
     result["warnings"] = find_warnings(benchmark, result, config)
     features = {k: v for k, v in traces.features.items() if v is not None}
-    by_sample = {s.sample_id: prompts.get(key) if key else None for g in groups for s, key in zip(g.samples, g.keys, strict=True)}
+    keys = {s.sample_id: key for g in groups for s, key in zip(g.samples, g.keys, strict=True)}
+    by_sample = {sample_id: prompts.get(key) if key else None for sample_id, key in keys.items()}
     return result, detail_rows(subsets, answers, features, by_sample, missing.reasons)
 
 

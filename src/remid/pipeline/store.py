@@ -37,6 +37,7 @@ CREATE TABLE IF NOT EXISTS embeddings (
   embedder TEXT, text TEXT, vector BLOB,
   PRIMARY KEY (embedder, text)) WITHOUT ROWID;
 """
+_TABLES = {"prompts", "scores", "generations", "embeddings"}
 
 
 def content_key(content: Any) -> str:
@@ -81,16 +82,13 @@ class Store:
             raise StoreError(f"{folder}: cannot be used as a run folder: {error.strerror}") from error
         path = folder / "store.sqlite"
         try:
-            self._db = sqlite3.connect(path, isolation_level=None)
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=NORMAL")  # a kill loses nothing; only a power cut could lose the tail
-            version = self._db.execute("PRAGMA user_version").fetchone()[0]
-            if version not in (0, _SCHEMA_VERSION):
-                raise StoreError(f"{path}: made by another version of remid (schema {version}); use a new --out folder")
-            self._db.executescript(_SCHEMA)
-            self._db.execute(f"PRAGMA user_version={_SCHEMA_VERSION}")
-        except sqlite3.DatabaseError as error:
+            self._db = _open(path)
+        except sqlite3.Error as error:
+            self._lock.close()
             raise StoreError(f"{path}: is not a run store ({error}); move it away or use a new --out folder") from error
+        except StoreError:
+            self._lock.close()
+            raise
 
     def __enter__(self) -> Store:
         return self
@@ -156,8 +154,28 @@ class Store:
             self._db.executemany("INSERT OR IGNORE INTO embeddings VALUES (?,?,?)", values)
 
 
+def _open(path: Path) -> sqlite3.Connection:
+    """A connection to a store with our tables. Raises StoreError or sqlite3.Error, and then has changed nothing."""
+    db = sqlite3.connect(path, isolation_level=None)
+    try:
+        version = db.execute("PRAGMA user_version").fetchone()[0]
+        tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type='table'")}
+        if version == 0 and not tables <= _TABLES:  # version 0 with our tables: killed while it was made
+            raise StoreError(f"{path}: is another program's database; move it away or use a new --out folder")
+        if version not in (0, _SCHEMA_VERSION):
+            raise StoreError(f"{path}: made by another version of remid (schema {version}); use a new --out folder")
+        db.execute("PRAGMA journal_mode=WAL")
+        db.execute("PRAGMA synchronous=NORMAL")  # a kill loses nothing; only a power cut could lose the tail
+        db.executescript(_SCHEMA)
+        db.execute(f"PRAGMA user_version={_SCHEMA_VERSION}")
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
 class _Transaction:
-    """BEGIN IMMEDIATE ... COMMIT, with ROLLBACK on any error."""
+    """BEGIN IMMEDIATE ... COMMIT, with ROLLBACK on any error; StoreError where it cannot be written (a full disk)."""
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
@@ -166,7 +184,15 @@ class _Transaction:
         self._db.execute("BEGIN IMMEDIATE")
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        self._db.execute("COMMIT" if kind is None else "ROLLBACK")
+        try:
+            if kind is None:
+                self._db.execute("COMMIT")
+        except sqlite3.Error as failed:
+            error = failed
+        if self._db.in_transaction:
+            self._db.execute("ROLLBACK")
+        if isinstance(error, sqlite3.OperationalError):
+            raise StoreError(f"the run store cannot be written ({error}); the same command goes on here") from error
 
 
 def _blob(values: npt.NDArray[np.float32] | None) -> bytes | None:

@@ -1,9 +1,9 @@
 """The format of reasoning traces: written, parsed strictly, and the part of them that the estimator sees.
 
 A full trace follows the paper: Part 1 restates key information, Part 2 makes three trials, Part 3 lists the core
-features of a good response in a fenced block. Only Part 3 reaches q2. A compact trace has the core features alone, in two
-lines, short enough for a small model. A trace that does not follow its format is a counted failure; the whole text is
-never used in its place (the public release does that).
+features of a good response in a fenced block. Only Part 3 reaches q2. A compact trace has the core features alone, in
+two lines, short enough for a small model. A trace that does not follow its format is a counted failure; the whole text
+is never used in its place (the public release does that).
 """
 
 from __future__ import annotations

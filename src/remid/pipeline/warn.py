@@ -59,8 +59,8 @@ def _parrot_tops(result: dict[str, Any]) -> list[dict[str, Any]]:
     beaten = [name for name, value in values.items() if value < parrot["value"]]
     text = (
         f"A parrot that repeats the user's last message scores R-EMI {parrot['value']:+.1f} nats/response on ID, above "
-        f"the reference's 0{_beats(beaten, values)}. Repeating is informative, so a high R-EMI is not quality here: read "
-        "distance from 0, and the responses themselves."
+        f"the reference's 0{_beats(beaten, values)}. Repeating is informative, so a high R-EMI is not quality here: "
+        "read distance from 0, and the responses themselves."
     )
     return [_row("parrot-tops", text, PARROT)]
 
@@ -94,8 +94,8 @@ def _floor_broken(result: dict[str, Any]) -> list[dict[str, Any]]:
         if r["policy"] == SHUFFLED and r["unit"] == _UNIT and r["ci_low"] is not None and r["ci_low"] > 0:
             text = (
                 f"In {r['subset']} the references of other samples still seem informative ({r['value']:.1f} "
-                f"nats/response, interval {r['ci_low']:.1f} to {r['ci_high']:.1f}, n {r['n']}), where the truth is 0: neighbouring "
-                "samples are alike, or chance struck."
+                f"nats/response, interval {r['ci_low']:.1f} to {r['ci_high']:.1f}, n {r['n']}), where the truth is 0: "
+                "neighbouring samples are alike, or chance struck."
             )
             rows.append(_row("floor", text, SHUFFLED, r["subset"]))
     return rows
