@@ -155,6 +155,9 @@ def respond(
     ] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 64,
     temperature: Annotated[float, typer.Option(min=0, help="0 is greedy.")] = 0.0,
+    repetition_penalty: Annotated[
+        float, typer.Option(help="Above 1 keeps small models from looping; 1 leaves the model as it is.")
+    ] = 1.0,
     mapping: Mapping = None,
     taxonomy: Taxonomy = None,
     limit: Annotated[int | None, typer.Option(min=1, help="At most this many samples per subset.")] = None,

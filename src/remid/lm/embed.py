@@ -59,5 +59,5 @@ class Embedder:
         vectors = [np.asarray(self._model.encode(text), dtype=np.float32).reshape(-1) for text in texts]
         rows = np.stack(vectors)
         norms = np.linalg.norm(rows, axis=1, keepdims=True)
-        result: npt.NDArray[np.float32] = rows / np.where(norms > 0, norms, np.float32(1.0))
+        result: npt.NDArray[np.float32] = (rows / np.where(norms > 0, norms, 1.0)).astype(np.float32, copy=False)
         return result

@@ -35,18 +35,20 @@ def generate(
     ids = torch.tensor([[pad] * (longest - len(p)) + list(p) for p in prompts], device=loaded.device)
     mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=loaded.device)
     options: dict[str, object] = {"do_sample": False}
-    if decoding.temperature > 0:
-        torch.manual_seed(decoding.seed * 1_000_003 + stream)
-        options = {"do_sample": True, "temperature": decoding.temperature, "top_p": decoding.top_p}
-    out = loaded.model.generate(
-        input_ids=ids,
-        attention_mask=mask,
-        max_new_tokens=decoding.max_new_tokens,
-        repetition_penalty=decoding.repetition_penalty,
-        eos_token_id=end_of_turn,
-        pad_token_id=pad,
-        **options,
-    )
+    # Seeded for this batch alone: who calls us keeps their own random numbers.
+    with torch.random.fork_rng(devices=[loaded.device] if loaded.device.type == "cuda" else []):
+        if decoding.temperature > 0:
+            torch.manual_seed(decoding.seed * 1_000_003 + stream)
+            options = {"do_sample": True, "temperature": decoding.temperature, "top_p": decoding.top_p}
+        out = loaded.model.generate(
+            input_ids=ids,
+            attention_mask=mask,
+            max_new_tokens=decoding.max_new_tokens,
+            repetition_penalty=decoding.repetition_penalty,
+            eos_token_id=end_of_turn,
+            pad_token_id=pad,
+            **options,
+        )
     results = []
     for row in out[:, longest:].tolist():
         finished = end_of_turn in row

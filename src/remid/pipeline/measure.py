@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from remid.errors import ConfigError
 from remid.estimate import UNITS, Influence, club, contrast_scores, estimate, holm, pool, remi, remid
 from remid.pipeline.policies import CONTROLS, REFERENCE
 from remid.types import ID, Estimate, PairScores, Sample
@@ -131,12 +130,6 @@ def worst_rows(remid_list: Sequence[Row], bound_list: Sequence[Row]) -> list[Row
         by_bound = highest and {k: highest[k] for k in ("subset", "value")}
         rows.append({"policy": policy, "by_remid": by_remid, "by_bound": by_bound, "unit": UNITS[0]})
     return rows
-
-
-def require_id(subsets: Sequence[SubsetScores]) -> None:
-    """Raise ConfigError where nothing can be measured at all."""
-    if not subsets:
-        raise ConfigError("data: no test samples (only training data); R-EMI needs an in-distribution test subset")
 
 
 def number(value: float) -> float | None:

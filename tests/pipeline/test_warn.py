@@ -1,0 +1,165 @@
+"""Each warning is given for its cause, and never without it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from pipeline_fakes import sample
+
+from remid.pipeline.config import RunConfig, make_config
+from remid.pipeline.warn import find_warnings
+from remid.types import Benchmark
+
+Result = dict[str, Any]
+TEST = tuple(sample(number) for number in range(3))
+CODES = (
+    *("no-id", "parrot-tops", "above-reference", "floor", "uninformed", "traces-failed", "unscored", "dropped-turns"),
+    *("small", "no-traces", "train-overlap", "limit"),
+)
+
+
+def row(policy: str, value: float | None, *, shift: str = "id", subset: str | None = None, half: float = 1) -> Result:
+    """A row of `remi` or `information`; value None: could not be estimated."""
+    low, high = (None, None) if value is None else (value - half, value + half)
+    numbers = {"value": value, "ci_low": low, "ci_high": high, "n": 40}
+    return {"policy": policy, "subset": subset, "shift": shift, "unit": "nats/response", **numbers}
+
+
+def result() -> Result:
+    """A result about which there is nothing to warn of."""
+    return {
+        "subsets": [{"subset": "IDTest", "shift": "id", "n": 40}, {"subset": "german", "shift": "user", "n": 40}],
+        "policies": [{"policy": "reference", "kind": "control"}, {"policy": "one", "kind": "model"}],
+        "traces": {"source": "data", "n": 80, "n_failed": 0},
+        "remi": [row("reference", 0, half=0), row("one", -3), row("parrot", -5)],
+        "information": [
+            *(row("reference", 20, subset=name) for name in ("IDTest", "german")),
+            *(row("shuffled", 0.5, subset=name) for name in ("IDTest", "german")),
+        ],
+        "missing": [{"what": "response", "n": 3}, {"what": "trace", "n": 0}],
+        "scoring": {"n_dropped_turns": 0},
+    }
+
+
+def warn(made: Result, benchmark: Benchmark | None = None, **settings: Any) -> dict[str, Result]:
+    config: RunConfig = make_config(data=("b.json",), **settings)
+    rows = find_warnings(benchmark or Benchmark(TEST, "b.json", "0"), made, config)
+    for found in rows:
+        assert found.keys() == {"code", "policy", "subset", "text"}
+        assert found["code"] in CODES
+        assert found["text"][0].isalnum()
+        assert found["text"].endswith((".", ")."))
+    return {found["code"]: found for found in rows}
+
+
+def changed(change: Callable[[Result], object]) -> Result:
+    made = result()
+    change(made)
+    return made
+
+
+def test_where_all_is_well_nothing_is_said() -> None:
+    assert warn(result()) == {}
+
+
+def _small(made: Result) -> None:
+    made["subsets"][1]["n"] = 29
+
+
+def _no_id(made: Result) -> None:
+    del made["subsets"][0]
+
+
+CAUSES: dict[str, Callable[[Result], object]] = {
+    "parrot-tops": lambda made: made["remi"][2].update(value=0.5),
+    "above-reference": lambda made: made["remi"][1].update(value=3, ci_low=0.1, ci_high=6),
+    "floor": lambda made: made["information"][3].update(value=3, ci_low=0.1, ci_high=6),
+    "uninformed": lambda made: made["information"][1].update(value=3, ci_low=-0.1, ci_high=6),
+    "traces-failed": lambda made: made["traces"].update(n_failed=2),
+    "unscored": lambda made: made["missing"].append({"what": "pair", "n": 2}),
+    "dropped-turns": lambda made: made["scoring"].update(n_dropped_turns=4),
+    "small": _small,
+    "no-traces": lambda made: made["traces"].update(source="none"),
+    "no-id": _no_id,
+}
+
+
+@pytest.mark.parametrize("code", CAUSES)
+def test_a_cause_is_told_by_its_warning_alone(code: str) -> None:
+    assert list(warn(changed(CAUSES[code]))) == [code]
+
+
+def test_every_code_has_a_test() -> None:
+    assert set(CODES) == {*CAUSES, "limit", "train-overlap"}
+
+
+def test_a_limit_is_told() -> None:
+    assert list(warn(result(), limit=5)) == ["limit"]
+    assert "5" in warn(result(), limit=5)["limit"]["text"]
+
+
+def test_ids_shared_with_training_data_are_told() -> None:
+    train = (sample(0, shift="train"), sample(9, shift="train"))
+    assert list(warn(result(), Benchmark((*TEST, *train), "b.json", "0"))) == ["train-overlap"]
+    assert warn(result(), Benchmark((*TEST, train[1]), "b.json", "0")) == {}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda made: made["remi"][2].update(value=0.0),  # a parrot no better than the reference
+        lambda made: made["remi"].pop(2),
+        lambda made: made["remi"][2].update(value=None, ci_low=None, ci_high=None),
+        lambda made: made["remi"][2].update(value=9, shift="user"),
+        lambda made: made["remi"][2].update(value=9, subset="IDTest"),
+        lambda made: made["remi"][2].update(value=9, unit="nats/token"),
+        lambda made: made["remi"][1].update(value=3, ci_low=0.0, ci_high=6),  # not told from the reference
+        lambda made: made["remi"][1].update(value=3, ci_low=None, ci_high=None),
+        lambda made: made["remi"][1].update(value=3, ci_low=1, shift="user"),
+        lambda made: made["information"][3].update(ci_low=0.0),
+        lambda made: made["information"][3].update(value=None, ci_low=None),
+        lambda made: made["information"][3].update(value=3, ci_low=1, unit="nats/token"),
+        lambda made: made["information"][1].update(ci_low=0.01),
+        lambda made: made["information"][1].update(value=None, ci_low=None),
+        lambda made: made["subsets"][1].update(n=30),
+        lambda made: made["missing"].append({"what": "response", "n": 9}),
+        lambda made: made["traces"].update(source="model"),
+    ],
+)
+def test_without_its_cause_no_warning_is_given(change: Callable[[Result], object]) -> None:
+    assert warn(changed(change)) == {}
+
+
+def test_a_control_above_the_reference_is_no_model_above_the_reference() -> None:
+    made = changed(lambda made: made["remi"].append(row("generic", 9)))
+    assert warn(made) == {}
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [([-3], "above every model"), ([-3, 9], "above 1 of 2 models"), ([9, 9], "0. Repeating"), ([], "0. Repeating")],
+)
+def test_the_parrot_is_compared_with_the_models(values: list[float], words: str) -> None:
+    made = result()
+    names = [f"m{number}" for number in range(len(values))]
+    made["policies"] = [{"policy": name, "kind": "model"} for name in names]
+    made["remi"] = [row("parrot", 5), *(row(name, v, half=99) for name, v in zip(names, values, strict=True))]
+    assert words in warn(made)["parrot-tops"]["text"]
+
+
+def test_warnings_name_the_policy_and_subset_that_they_are_about() -> None:
+    places = {code: warn(changed(CAUSES[code]))[code] for code in ("floor", "uninformed", "above-reference", "small")}
+    assert {code: (w["policy"], w["subset"]) for code, w in places.items()} == {
+        "floor": ("shuffled", "german"),
+        "uninformed": ("reference", "german"),
+        "above-reference": ("one", None),
+        "small": (None, None),
+    }
+
+
+def test_the_absence_of_id_comes_first() -> None:
+    made = changed(_no_id)
+    made["traces"]["source"] = "none"
+    assert list(warn(made, limit=2)) == ["no-id", "no-traces", "limit"]
