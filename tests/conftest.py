@@ -8,6 +8,15 @@ from remid.errors import ModelError
 from remid.lm.models import LoadedModel, find_model, load_model
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave slow tests out unless -m speaks of them."""
+    if "slow" in config.option.markexpr:
+        return
+    for item in items:
+        if item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.skip(reason="slow; run with -m slow"))
+
+
 @pytest.fixture(scope="session")
 def embedded() -> LoadedModel:
     """The built-in model in float32 on the CPU, loaded once. Skips only when it can neither be found nor fetched."""

@@ -28,7 +28,14 @@ def folder(tmp_path: Path) -> Path:
     """A folder that looks like a model, small enough to hash often."""
     made = tmp_path / "model"
     made.mkdir()
-    for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "merges.txt"):
+    for name in (
+        "config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "chat_template.jinja",
+        "merges.txt",
+        "code.py",
+    ):
         (made / name).write_text(f'{{"name": "{name}"}}')
     (made / "model.safetensors").write_bytes(bytes(range(200)))
     return made
@@ -86,7 +93,7 @@ def test_an_unreachable_hub_is_a_model_error_that_says_what_to_do(
 
 
 @pytest.mark.parametrize(("name", "revision"), [("a/b", None), ("a/b@v1", "v1"), ("a/b@refs/pr/1", "refs/pr/1")])
-def test_a_hub_model_is_identified_by_its_commit_and_brings_no_code(
+def test_a_hub_model_is_identified_by_its_commit_and_brings_no_pickles(
     name: str, revision: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: dict[str, Any] = {}
@@ -99,7 +106,7 @@ def test_a_hub_model_is_identified_by_its_commit_and_brings_no_code(
     source = find_model(name)
     assert source.fingerprint == "hub:a/b@0123abcd"
     assert (asked["repo"], asked["revision"]) == ("a/b", revision)
-    assert not any(pattern.endswith((".bin", ".py", ".pt", "*")) for pattern in asked["allow_patterns"])
+    assert not any(pattern.endswith((".bin", ".pt", ".pth", "*")) for pattern in asked["allow_patterns"])
 
 
 @pytest.mark.parametrize(
@@ -138,7 +145,7 @@ def test_the_fingerprint_is_not_the_folders_name_place_or_readme(folder: Path, c
 
 def test_a_file_that_moves_to_another_name_changes_the_fingerprint(folder: Path, cache: Path) -> None:
     before = find_model(str(folder)).fingerprint
-    (folder / "merges.txt").rename(folder / "vocab.txt")
+    (folder / "tokenizer.json").rename(folder / "tokenizer2.json")  # the same place in the order of names
     assert find_model(str(folder)).fingerprint != before
 
 
@@ -157,7 +164,7 @@ def test_a_broken_memory_of_fingerprints_only_costs_time(content: str, folder: P
     before = find_model(str(folder)).fingerprint
     (cache / "fingerprints.json").write_text(content)
     assert find_model(str(folder)).fingerprint == before
-    assert len(json.loads((cache / "fingerprints.json").read_text())) == 6
+    assert len(json.loads((cache / "fingerprints.json").read_text())) == 7
 
 
 def test_a_cache_that_cannot_be_written_only_costs_time(folder: Path, cache: Path) -> None:

@@ -1,4 +1,4 @@
-"""A tiny benchmark, its run with the embedded model, and the helpers that the tests of the pipeline and the CLI share."""
+"""A tiny benchmark, its run with the embedded model, and helpers that the tests of the pipeline and the CLI share."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import pytest
 import remid
 from remid.lm.embed import Embedder, find_embedder
 from remid.lm.models import LoadedModel
+from remid.pipeline.progress import Progress
 from remid.pipeline.run import Run
 
 #: Settings under which every tiny run is made: the device of the tests' model, and as few permutations as allowed.
@@ -104,6 +105,17 @@ def _embedder() -> Embedder:
         _kept["embedder"] = Embedder(find_embedder("builtin"))
     found: Embedder = _kept["embedder"]
     return found
+
+
+class Told(Progress):
+    """A progress that shows nothing and remembers what was said."""
+
+    def __init__(self) -> None:
+        super().__init__(enabled=False)
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
 
 
 @dataclass(frozen=True)

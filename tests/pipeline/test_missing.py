@@ -93,7 +93,7 @@ def test_at_most_five_examples_are_named_and_all_are_counted() -> None:
 
 def test_a_subset_too_small_for_an_interval_is_named() -> None:
     small = look(group(2)).rows
-    assert small == [row("subset", "fewer than 3 samples: no interval", ["IDTest-0", "IDTest-1"])]
+    assert small == [row("subset", "fewer than 3 samples: an interval says next to nothing", ["IDTest-0", "IDTest-1"])]
     assert look(group(3)).rows == []
 
 

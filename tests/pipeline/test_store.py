@@ -110,7 +110,8 @@ def test_a_full_disk_is_told_as_a_store_error_and_loses_nothing(tmp_path: Path) 
 
 def test_a_second_process_is_refused_and_may_work_once_the_first_is_done(tmp_path: Path) -> None:
     script = (
-        "import sys; from pathlib import Path; from remid.errors import StoreError; from remid.pipeline.store import Store\n"
+        "import sys; from pathlib import Path; from remid.errors import StoreError\n"
+        "from remid.pipeline.store import Store\n"
         "try:\n    Store(Path(sys.argv[1]))\nexcept StoreError as error:\n    print(error)"
     )
     command = [sys.executable, "-c", script, str(tmp_path)]

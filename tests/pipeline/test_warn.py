@@ -73,7 +73,7 @@ def _no_id(made: Result) -> None:
 
 
 CAUSES: dict[str, Callable[[Result], object]] = {
-    "parrot-tops": lambda made: made["remi"][2].update(value=0.5),
+    "parrot-tops": lambda made: made["remi"][2].update(value=0.5, ci_low=0.1),
     "above-reference": lambda made: made["remi"][1].update(value=3, ci_low=0.1, ci_high=6),
     "floor": lambda made: made["information"][3].update(value=3, ci_low=0.1, ci_high=6),
     "uninformed": lambda made: made["information"][1].update(value=3, ci_low=-0.1, ci_high=6),
@@ -109,12 +109,12 @@ def test_ids_shared_with_training_data_are_told() -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        lambda made: made["remi"][2].update(value=0.0),  # a parrot no better than the reference
+        lambda made: made["remi"][2].update(value=9, ci_low=0.0),  # a parrot that cannot be told from the reference
         lambda made: made["remi"].pop(2),
         lambda made: made["remi"][2].update(value=None, ci_low=None, ci_high=None),
-        lambda made: made["remi"][2].update(value=9, shift="user"),
-        lambda made: made["remi"][2].update(value=9, subset="IDTest"),
-        lambda made: made["remi"][2].update(value=9, unit="nats/token"),
+        lambda made: made["remi"][2].update(value=9, ci_low=8, shift="user"),
+        lambda made: made["remi"][2].update(value=9, ci_low=8, subset="IDTest"),
+        lambda made: made["remi"][2].update(value=9, ci_low=8, unit="nats/token"),
         lambda made: made["remi"][1].update(value=3, ci_low=0.0, ci_high=6),  # not told from the reference
         lambda made: made["remi"][1].update(value=3, ci_low=None, ci_high=None),
         lambda made: made["remi"][1].update(value=3, ci_low=1, shift="user"),

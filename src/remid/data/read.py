@@ -142,18 +142,22 @@ def _one_shift_per_subset(samples: list[Sample]) -> list[Sample]:
     ]
 
 
-def _regrouped(sample: Sample, group_by: str, problems: list[Problem]) -> Sample:
-    """The sample with the value at `group_by` as its subset. Training data is not measured and stays as it is."""
-    if sample.shift == TRAIN:
-        return sample
-    fields = {
+def sample_fields(sample: Sample) -> dict[str, Any]:
+    """The sample's record as look_up sees it, for groups and clusters by any field of the user's."""
+    return {
         "sample_ID": sample.sample_id,
         "split": sample.split,
         "subset_tag": sample.subset,
         "user_persona": sample.user,
         **sample.meta,
     }
-    there, value = look_up(fields, group_by)
+
+
+def _regrouped(sample: Sample, group_by: str, problems: list[Problem]) -> Sample:
+    """The sample with the value at `group_by` as its subset. Training data is not measured and stays as it is."""
+    if sample.shift == TRAIN:
+        return sample
+    there, value = look_up(sample_fields(sample), group_by)
     if isinstance(value, str | int | float) and str(value).strip():
         return replace(sample, subset=str(value), meta={**sample.meta, "subset_tag": sample.subset})
     file, _, record = sample.place.rpartition(": ")

@@ -1,4 +1,4 @@
-"""Information estimators, their uncertainty, divergences and the bound: pure functions of matrices, numpy and scipy."""
+"""Information estimators, their uncertainty, divergences and the bound: pure functions of matrices."""
 
 from remid.estimate.bound import Bound, upper_bound
 from remid.estimate.design import balanced_design

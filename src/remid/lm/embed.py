@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from remid.errors import ModelError
+from remid.lm.models import files_digest
 
 #: The spelling by which users ask for the embedded encoder (universal-sentence-encoder-multilingual 3, 512 dimensions).
 BUILTIN = "builtin"
@@ -30,7 +31,14 @@ def find_embedder(name: str) -> EmbedderSource:
     """ "builtin", or whatever sentence-transformers can load (a folder or hub id). Raises ModelError if unavailable."""
     package = _PACKAGE if name == BUILTIN else "sentence-transformers"
     try:
-        return EmbedderSource(name, f"{package}=={version(package)}:{name}")
+        # A folder is known by what is in it; a hub id by its name, so pin a revision by using a local copy.
+        local = Path(name).expanduser()
+        identity = (
+            files_digest(sorted(f for f in local.rglob("*") if f.is_file()), local)
+            if name != BUILTIN and local.is_dir()
+            else name
+        )
+        return EmbedderSource(name, f"{package}=={version(package)}:{identity}")
     except PackageNotFoundError as error:
         raise ModelError(f"embedder {name}: needs the package {package} (pip install {package})") from error
 

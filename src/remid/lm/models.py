@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 DTypeName = Literal["auto", "float32", "bfloat16", "float16"]
 
 #: What a model's outputs can depend on (.txt: merges.txt and vocab.txt of older tokenizers).
-_FINGERPRINTED = frozenset({".json", ".safetensors", ".model", ".jinja", ".txt"})
+_FINGERPRINTED = frozenset({".json", ".safetensors", ".model", ".jinja", ".txt", ".py"})
 #: The spelling by which users ask for the embedded model.
 BUILTIN = "builtin"
 
@@ -71,8 +72,8 @@ def _from_hub(name: str) -> Path:
 
     repo, _, revision = name.partition("@")
     try:
-        # Only formats that cannot carry code: no .bin pickles, no modelling .py files.
-        patterns = ["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"]
+        # No pickled weights. Modelling code comes along as text; only --trust-remote-code ever runs it.
+        patterns = ["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt", "*.py"]
         return Path(snapshot_download(repo, revision=revision or None, allow_patterns=patterns))
     except Exception as error:
         raise ModelError(
@@ -82,10 +83,15 @@ def _from_hub(name: str) -> Path:
 
 
 def _fingerprint(folder: Path) -> str:
-    """SHA-256 over configuration, tokenizer and weights; digests of unchanged files are remembered by size and time."""
+    """Digest over configuration, tokenizer, weights and code of a model's folder."""
     files = sorted(p for p in folder.iterdir() if p.suffix in _FINGERPRINTED and p.is_file())
     if not any(p.suffix == ".safetensors" for p in files) or not (folder / "config.json").exists():
         raise ModelError(f"{folder}: needs config.json and *.safetensors weights (pickled weights are not loaded)")
+    return f"folder:{files_digest(files, folder)}"
+
+
+def files_digest(files: Iterable[Path], root: Path) -> str:
+    """SHA-256 (32 hex digits) over names and contents; digests of unchanged files are remembered by size and time."""
     memory_file = builtin.cache_dir() / "fingerprints.json"
     try:
         memory = json.loads(memory_file.read_text())
@@ -100,12 +106,12 @@ def _fingerprint(folder: Path) -> str:
         if key not in known:
             with path.open("rb") as stream:
                 known[key] = hashlib.file_digest(stream, "sha256").hexdigest()
-        whole.update(f"{path.name}:{known[key]}\n".encode())
+        whole.update(f"{path.relative_to(root)}:{known[key]}\n".encode())
     if known != memory:
         with contextlib.suppress(OSError):  # a cache that cannot be written costs time, nothing else
             memory_file.parent.mkdir(parents=True, exist_ok=True)
             memory_file.write_text(json.dumps(known))
-    return f"folder:{whole.hexdigest()[:32]}"
+    return whole.hexdigest()[:32]
 
 
 def resolve_device(device: str = "auto") -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from remid.estimate import UNITS, Influence, club, contrast_scores, estimate, holm, pool, remi, remid
+from remid.estimate import UNITS, Influence, club, contrast_scores, estimate, holm, in_unit, pool, remi, remid
 from remid.pipeline.policies import CONTROLS, REFERENCE
 from remid.types import ID, Estimate, PairScores, Sample
 
@@ -54,9 +54,12 @@ def information_rows(subsets: Sequence[SubsetScores], confidence: float) -> list
     for unit in UNITS:
         for policy in subsets[0].scores:
             for s in subsets:
-                scores = s.scores[policy]
-                made = estimate(club(scores, unit), confidence=confidence, clusters=s.clusters)
-                means = {"positive_mean": _mean(scores.positive_B), "negative_mean": _mean(scores.negative_Bm)}
+                influence = club(s.scores[policy], unit)
+                made = estimate(influence, confidence=confidence, clusters=s.clusters)
+                # The negatives' mean is over the pairs that CLUB used, so that the two differ by the value.
+                positive = _mean(in_unit(s.scores[policy], unit).positive_B[np.isfinite(influence.phi_B)])
+                negative = None if positive is None else positive - influence.value
+                means = {"positive_mean": positive, "negative_mean": negative}
                 rows.append({**_place(policy, s.subset, s.shift), **_numbers(made), **means})
                 del rows[-1]["p_value"]  # against 0, which CLUB as an upper bound cannot be tested for
     return rows

@@ -36,7 +36,8 @@ def find_missing(
     reasons: dict[tuple[str, str], str] = {}
     for g in groups:
         if len(g.samples) < _SMALLEST:
-            found[("subset", "fewer than 3 samples: no interval", None, g.subset)] = [s.sample_id for s in g.samples]
+            reason = f"fewer than {_SMALLEST} samples: an interval says next to nothing"
+            found["subset", reason, None, g.subset] = [sample.sample_id for sample in g.samples]
         for i, (sample, key) in enumerate(zip(g.samples, g.keys, strict=True)):
             whole = _prompt_fault(key, prompts)
             if whole is not None:

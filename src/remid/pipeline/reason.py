@@ -14,7 +14,7 @@ from typing import Any
 from remid.errors import ConfigError
 from remid.lm.chat import RENDER_VERSION, ChatRenderer, Message
 from remid.lm.generate import Decoding, generate
-from remid.lm.models import ModelSource, load_model
+from remid.lm.models import ModelSource, load_model, resolve_device, resolve_dtype
 from remid.pipeline.config import RunConfig
 from remid.pipeline.progress import Progress
 from remid.pipeline.prompts import dialogue_messages
@@ -103,6 +103,11 @@ def _parse(source: str, form: str | None, texts: dict[str, str | None]) -> Trace
         traces.features[sample_id] = parsed.features if parsed else None
         if parsed is None or parsed.failure:
             traces.failures[parsed.failure if parsed and parsed.failure else "no trace"] += 1
+    if texts and not any(traces.features.values()):
+        why = "; ".join(f"{reason} ({count})" for reason, count in traces.failures.most_common(3))
+        raise ConfigError(
+            f"traces: not one of {len(texts)} follows the format: {why}; see docs/data.md, or --traces none"
+        )
     return traces
 
 
@@ -142,7 +147,9 @@ def write_traces(
     shots = [s for s in benchmark.train if _example(s)][:_SHOTS] if form == "compact" else []
     # Without a penalty a small model falls into loops, never reaches the second line, and fails the format.
     decoding = Decoding(max_new_tokens=config.trace_tokens, repetition_penalty=1.2)
-    how = [source.fingerprint, form, asdict(decoding), _INSTRUCTION[form], RENDER_VERSION]
+    device = resolve_device(config.device)
+    where = [resolve_dtype(config.dtype, device), device.partition(":")[0]]
+    how = [source.fingerprint, *where, form, asdict(decoding), _INSTRUCTION[form], RENDER_VERSION]
     generator = content_key(how)
     jobs = {sample.sample_id: tuple(trace_messages(sample, form, shots)) for sample in samples}
     keys = {sample_id: prompt_key(messages) for sample_id, messages in jobs.items()}
@@ -156,6 +163,10 @@ def write_traces(
         renderer = ChatRenderer(loaded.tokenizer)
         opening = renderer.response_ids(_OPENING[form])[:-1]
         prompts = {key: [*renderer.prompt_ids(messages), *opening] for key, messages in todo.items()}
+        room = loaded.max_length - config.trace_tokens
+        # An empty trace fails its format: counted, and not tried again.
+        store.add_generations(generator, [(key, "", False) for key, ids in prompts.items() if len(ids) > room])
+        prompts = {key: ids for key, ids in prompts.items() if len(ids) <= room}
         order = sorted(prompts, key=lambda key: (-len(prompts[key]), key))
         with progress.stage("writing traces", len(order)) as step:
             for start in range(0, len(order), _BATCH):

@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 
 from remid.data import read_benchmark
+from remid.data.mapping import look_up
+from remid.data.read import sample_fields
 from remid.errors import ConfigError, DataError, Problem
 from remid.estimate import balanced_design
 from remid.lm.chat import Message
@@ -219,9 +221,7 @@ def _clusters(samples: tuple[Sample, ...], field: str | None) -> tuple[str, ...]
         return None
     labels = []
     for sample in samples:
-        value: Any = {"user_persona": sample.user, "character": sample.character, **sample.meta}
-        for part in field.split("."):
-            value = value.get(part) if isinstance(value, Mapping) else None
+        _, value = look_up(sample_fields(sample), field)
         if value is None:
             file, _, record = sample.place.rpartition(": ")
             raise DataError([Problem(file, record, field, "is missing; --cluster-by needs it in every test sample")])

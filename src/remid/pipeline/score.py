@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from remid.errors import ModelError, RenderError
+from remid.errors import RenderError
 from remid.lm.chat import RENDER_VERSION, Message
 from remid.lm.models import ModelSource, resolve_device, resolve_dtype
 from remid.pipeline.config import RunConfig
@@ -187,12 +187,8 @@ def _score_unit(  # noqa: PLR0917
     prefix = scorer.prefill(fit.ids)
     for chunk in scorer.chunks([len(ids) for _, ids in scorable]):
         part = [scorable[index] for index in chunk]
-        try:
-            logps = scorer.score(prefix, [ids for _, ids in part])
-        except ModelError as error:
-            done = [(key, ScoreRow(len(ids), None, None, str(error))) for key, ids in part]
-        else:
-            done = [(key, _score_row(logp)) for (key, _), logp in zip(part, logps, strict=True)]
+        logps = scorer.score(prefix, [ids for _, ids in part])
+        done = [(key, _score_row(logp)) for (key, _), logp in zip(part, logps, strict=True)]
         store.add_scores(scorer_id, unit.key, row, done)
 
 

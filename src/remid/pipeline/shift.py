@@ -96,6 +96,8 @@ class Shifts:
             "classifier": number(classifier_js(id_ND, ood_MD, seed=self._seed)),
             "n_id": len(id_ND),
             "n_ood": len(ood_MD),
+            "n_distinct_id": found.n_distinct_id,
+            "n_distinct_ood": found.n_distinct_ood,
             "unit": "nats",
         }
 

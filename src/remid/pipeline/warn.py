@@ -54,7 +54,7 @@ def _parrot_tops(result: dict[str, Any]) -> list[dict[str, Any]]:
     remi = _id_remi(result)
     parrot = remi.get(PARROT)
     values = {name: remi[name]["value"] for name in _models(result) if name in remi}
-    if parrot is None or parrot["value"] <= 0:
+    if parrot is None or parrot["ci_low"] is None or parrot["ci_low"] <= 0:
         return []
     beaten = [name for name, value in values.items() if value < parrot["value"]]
     text = (

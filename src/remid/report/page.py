@@ -45,7 +45,7 @@ _UNSAFE_IN_JSON = re.compile("[<>&\u2028\u2029\ud800-\udfff]")
 #: What the controls are, in the order in which they are shown.
 CONTROLS = {
     "reference": (
-        "The human (golden) responses themselves.",
+        "The reference (golden) responses themselves.",
         "Its R-EMI is 0 by definition: everything is measured from here. It is left out of the plots.",
     ),
     "shuffled": (

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _TEXT = {"policy", "kind", "subset", "shift", "split", "unit", "versus", "quantity", "component", "code", "text"}
 _TEXT |= {"what", "reason", "examples", "by_remid.subset", "by_bound.subset"}
-_WHOLE = {"n", "n_id", "n_ood", "n_missing", "n_responses", "n_unscorable"}
+_WHOLE = {"n", "n_id", "n_ood", "n_distinct_id", "n_distinct_ood", "n_missing", "n_responses", "n_unscorable"}
 _FLAG = {"significant"}
 
 _ESTIMATE = ("value", "stderr", "ci_low", "ci_high")
@@ -49,7 +49,7 @@ TABLES: dict[str, tuple[str, ...]] = {
     ),
     "divergence": (
         *("subset", "shift", "component", "rjsd", "rjsd_raw", "null_mean", "p_value", "ci_low", "ci_high"),
-        *("classifier", "n_id", "n_ood", "unit"),
+        *("classifier", "n_id", "n_ood", "n_distinct_id", "n_distinct_ood", "unit"),
     ),
     "worst_case": (
         *("policy", *(f"by_remid.{key}" for key in ("subset", "value", "ci_low", "ci_high", "p_adjusted"))),
@@ -171,7 +171,8 @@ def console_summary(result: dict[str, Any]) -> Group:
         lines += [_sentence(line, "yellow" if line.tone == "warning" else "", "  ") for line in finding.lines]
     if result["warnings"]:
         count = len(result["warnings"])
-        lines.append(Text(f"\n{count} warnings: see the report, “Before you believe a number”.", "yellow"))
+        noun = "warning" if count == 1 else "warnings"
+        lines.append(Text(f"\n{count} {noun}: see the report, “Before you believe a number”.", "yellow"))
     return Group(table, note, Text(), *lines)
 
 

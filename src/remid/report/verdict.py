@@ -241,7 +241,7 @@ def _on_id(result: Row, policy: str) -> list[Line]:
     if row["ci_low"] is not None and row["ci_low"] > 0:
         text = (
             f"Its R-EMI on ID data is {size}, above the reference's. That is a warning, not a virtue: its responses "
-            "are more predictable from their input than human ones, as copied words are."
+            "are more predictable from their input than the references, as copied words are."
         )
         return [Line("warning", "above_reference", (text,))]
     if row["ci_high"] is not None and row["ci_high"] < 0:

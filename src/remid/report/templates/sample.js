@@ -30,7 +30,7 @@ const rank = (item) => (item.policy === 'reference' ? 0 : item.policy === browse
 
 function responseCard(item, reference, span) {
   const isRef = item.policy === 'reference';
-  const kind = isRef ? 'the human response' : kinds.get(item.policy) || '';
+  const kind = isRef ? 'the reference response' : kinds.get(item.policy) || '';
   const css_ = ['response', isRef && 'reference', item.policy === browse.policy && 'picked'].filter(Boolean).join(' ');
   const card = el('article', { class: css_ }, el('h4', {}, nameNode(item.policy), el('span', { class: 'kind' }, kind)));
   if (item.text === null) {
