@@ -167,10 +167,10 @@ def respond(
 ) -> None:
     """Let a model answer every test sample of DATA, for `remid run DATA --responses OUT`."""
     from remid.data import read_benchmark
+    from remid.pipeline.plan import limited
     from remid.pipeline.progress import Progress
     from remid.pipeline.respond import RespondConfig
     from remid.pipeline.respond import respond as write_responses
-    from remid.pipeline.run import limited
 
     benchmark = read_benchmark(data, mapping=mapping, taxonomy=taxonomy)
     config = RespondConfig(

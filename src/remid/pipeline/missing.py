@@ -11,7 +11,7 @@ from remid.pipeline.score import text_key
 from remid.pipeline.store import PromptRow
 
 if TYPE_CHECKING:
-    from remid.pipeline.run import Group
+    from remid.pipeline.plan import Group
 
 _EXAMPLES = 5
 _SMALLEST = 3

@@ -1,0 +1,143 @@
+"""What a run will do: the samples of each subset, their prompts, everyone's responses, and the pairs to score."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from remid.data import read_benchmark
+from remid.data.mapping import look_up
+from remid.data.read import sample_fields
+from remid.errors import ConfigError, DataError, Problem
+from remid.estimate import balanced_design
+from remid.lm.chat import Message
+from remid.lm.models import ModelSource, find_model
+from remid.pipeline.config import RunConfig
+from remid.pipeline.measure import SubsetScores
+from remid.pipeline.policies import Texts, chosen_policies, subset_texts
+from remid.pipeline.progress import Progress
+from remid.pipeline.prompts import role_play_messages
+from remid.pipeline.reason import Traces, collect_traces
+from remid.pipeline.score import Unit, pair_scores, plan_units, prompt_key, scorer_key
+from remid.pipeline.store import Store
+from remid.types import ID, Benchmark, PairDesign, Sample
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The test samples of one subset, in file order, with their negatives, prompts and everyone's responses."""
+
+    subset: str
+    shift: str
+    split: str
+    samples: tuple[Sample, ...]
+    design: PairDesign
+    prompts: tuple[tuple[Message, ...] | None, ...]
+    answers: dict[str, Texts]
+
+    @property
+    def keys(self) -> list[str | None]:
+        """Prompt keys, None where the sample has no prompt."""
+        return [None if messages is None else prompt_key(messages) for messages in self.prompts]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything that is settled before scoring starts. scorer_id: the key of this run's scores in the store."""
+
+    config: RunConfig
+    benchmark: Benchmark
+    traces: Traces
+    source: ModelSource
+    scorer_id: str
+    groups: tuple[Group, ...]
+
+    @property
+    def units(self) -> list[Unit]:
+        """All prompts with the texts to score under each."""
+        return [unit for g in self.groups for unit in plan_units(g.prompts, g.answers, g.design)]
+
+    def subsets(self, store: Store) -> list[SubsetScores]:
+        """The subsets with their scores, once the store holds them."""
+        scored = store.scored(self.scorer_id)
+        return [
+            SubsetScores(
+                g.subset,
+                g.shift,
+                g.samples,
+                {policy: pair_scores(g.keys, texts, g.design, scored) for policy, texts in g.answers.items()},
+                _clusters(g.samples, self.config.cluster_by),
+            )
+            for g in self.groups
+        ]
+
+
+def make_plan(config: RunConfig, store: Store, progress: Progress) -> Plan:
+    """Read the data, collect the traces (the one stage that may need the model here), and lay out the pairs.
+
+    Raises DataError, ConfigError or ModelError.
+    """
+    benchmark = read_benchmark(
+        config.data,
+        mapping=config.mapping,
+        taxonomy=config.taxonomy,
+        responses=config.responses,
+        group_by=config.group_by,
+    )
+    samples = limited(benchmark, config.limit)
+    if not samples:
+        raise ConfigError("data: no test samples (only training data); R-EMI needs an in-distribution test subset")
+    policies = chosen_policies(benchmark, config.policies)
+    _clusters(tuple(samples), config.cluster_by)  # fails now where the field is missing, not after hours of scoring
+    source = find_model(config.model)
+    traces = collect_traces(benchmark, samples, store, source, config, progress)
+    groups = tuple(_groups(samples, policies, traces, config))
+    return Plan(config, benchmark, traces, source, scorer_key(source, config), groups)
+
+
+def limited(benchmark: Benchmark, limit: int | None) -> list[Sample]:
+    """Test samples, at most `limit` of each subset, in file order."""
+    seen: dict[str, int] = {}
+    kept = []
+    for sample in benchmark.test:
+        seen[sample.subset] = seen.get(sample.subset, 0) + 1
+        if limit is None or seen[sample.subset] <= limit:
+            kept.append(sample)
+    return kept
+
+
+def _groups(samples: list[Sample], policies: tuple[str, ...], traces: Traces, config: RunConfig) -> list[Group]:
+    """Subsets in order of first appearance, ID first."""
+    names = sorted(dict.fromkeys(s.subset for s in samples), key=lambda n: _first(samples, n).shift != ID)
+    groups = []
+    for name in names:
+        members = tuple(s for s in samples if s.subset == name)
+        design = balanced_design(len(members), config.negatives, config.seed)
+        prompts = tuple(_prompt(sample, traces) for sample in members)
+        answers = subset_texts(members, policies, design)
+        groups.append(Group(name, members[0].shift, members[0].split, members, design, prompts, answers))
+    return groups
+
+
+def _first(samples: list[Sample], subset: str) -> Sample:
+    return next(s for s in samples if s.subset == subset)
+
+
+def _prompt(sample: Sample, traces: Traces) -> tuple[Message, ...] | None:
+    if traces.source == "none":
+        return tuple(role_play_messages(sample))
+    features = traces.features[sample.sample_id]
+    return None if features is None else tuple(role_play_messages(sample, features))
+
+
+def _clusters(samples: tuple[Sample, ...], field: str | None) -> tuple[str, ...] | None:
+    if field is None:
+        return None
+    labels = []
+    for sample in samples:
+        _, value = look_up(sample_fields(sample), field)
+        if value is None:
+            file, _, record = sample.place.rpartition(": ")
+            raise DataError([Problem(file, record, field, "is missing; --cluster-by needs it in every test sample")])
+        labels.append(json.dumps(value, sort_keys=True, ensure_ascii=False))
+    return tuple(labels)
