@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -77,3 +78,19 @@ def test_a_missing_package_is_a_model_error_that_names_it(
 def test_an_embedder_that_cannot_be_loaded_is_a_model_error() -> None:
     with pytest.raises(ModelError, match="cannot be loaded"):
         Embedder(EmbedderSource("/no/such/folder", "x"))
+
+
+def test_a_local_embedder_is_identified_by_its_contents_and_not_by_its_folders_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REMID_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("remid.lm.embed.version", lambda _: "5.0")
+    folder = tmp_path / "encoder"
+    (folder / "1_Pooling").mkdir(parents=True)
+    (folder / "model.safetensors").write_bytes(b"weights")
+    (folder / "1_Pooling" / "config.json").write_text("{}")
+    before = find_embedder(str(folder)).fingerprint
+    moved = folder.rename(tmp_path / "another-name")
+    assert find_embedder(str(moved)).fingerprint == before
+    (moved / "1_Pooling" / "config.json").write_text("[]")
+    assert find_embedder(str(moved)).fingerprint != before

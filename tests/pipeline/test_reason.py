@@ -164,7 +164,8 @@ def test_examples_come_from_training_data_in_the_compact_format_whichever_they_h
     said = [m.content for m in trace_messages(sample(0), "compact", seen[0]) if m.role == "assistant"]
     assert len(said) == 2
     assert all(parse_trace(text).failure is None and "```" not in text for text in said)
-    collect(tmp_path, [sample(0)], train, traces="model", trace_format="full")
+    with pytest.raises(ConfigError):  # what this fixture's model writes is no full trace
+        collect(tmp_path, [sample(0)], train, traces="model", trace_format="full")
     assert seen[-1] == []
 
 

@@ -1,0 +1,117 @@
+"""Does R-EMI order models as a judge does, and does R-EMID follow the judge's drop under a shift?
+
+For data whose records carry a judge's scores: `judge_scores` = {policy: {dimension: [model, reference]}}. Two figures per unit:
+
+  models  Spearman over the policies, R-EMI on ID against the mean judge score on ID
+  cells   Pearson over (policy, shifted subset), R-EMID against the drop of the mean judge score from ID
+
+with 95% percentile intervals from 2,000 bootstrap draws over contexts (within subsets, the same draw for score and judge) and
+over models. Contributions phi_B stand for recomputed values, since an item must not be paired with its own copy.
+
+  python benchmarks/judge_agreement.py runs/mmrole --out agreement.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+from scipy import stats
+
+from remid.estimate import UNITS, remi
+from remid.pipeline.measure import SubsetScores
+from remid.pipeline.policies import CONTROLS, REFERENCE
+from remid.pipeline.run import scored_subsets
+from remid.types import ID, FloatArray
+
+DRAWS = 2000
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="folder of a finished run")
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    subsets = scored_subsets(args.run)
+    policies = [name for name in subsets[0].scores if name not in CONTROLS]
+    judged = {s.subset: judge_scores(s, policies) for s in subsets}
+    rows = []
+    for unit in UNITS:
+        phi = {s.subset: contributions(s, policies, unit) for s in subsets}
+        for measure, signed in (("R-EMI", True), ("-|R-EMI|", False)):
+            rows.append({"unit": unit, "measure": measure, **agreement(subsets, phi, judged, signed=signed)})
+    table = {
+        p: {s.subset: mean_pair(phi_of(s, p), judged[s.subset][k]) for s in subsets} for k, p in enumerate(policies)
+    }
+    print(json.dumps({"agreement": rows, "by_policy": table}, indent=1))
+    if args.out:
+        args.out.write_text(json.dumps({"agreement": rows, "by_policy": table}, indent=1) + "\n")
+
+
+def judge_scores(s: SubsetScores, policies: list[str]) -> FloatArray:
+    """(policies, B) mean over the judge's dimensions of the model's score, out of 10."""
+    return np.array(
+        [[np.mean([pair[0] for pair in x.meta["judge_scores"][p].values()]) for x in s.samples] for p in policies]
+    )
+
+
+def contributions(s: SubsetScores, policies: list[str], unit: str) -> FloatArray:
+    """(policies, B) contributions to R-EMI."""
+    return np.stack([remi(s.scores[p], s.scores[REFERENCE], unit).phi_B for p in policies])
+
+
+def phi_of(s: SubsetScores, policy: str) -> FloatArray:
+    return remi(s.scores[policy], s.scores[REFERENCE]).phi_B
+
+
+def mean_pair(phi_B: FloatArray, judged_B: FloatArray) -> dict[str, float]:
+    return {"remi_nats_per_response": float(np.nanmean(phi_B)), "judge": float(np.mean(judged_B))}
+
+
+def agreement(
+    subsets: list[SubsetScores], phi: dict[str, FloatArray], judged: dict[str, FloatArray], *, signed: bool
+) -> dict[str, object]:
+    """Both correlations with their intervals."""
+    names = [s.subset for s in subsets]
+    id_name = next(s.subset for s in subsets if s.shift == ID)
+    others = [name for name in names if name != id_name]
+    n_policies = phi[id_name].shape[0]
+    rng = np.random.default_rng(0)
+
+    def both(items: dict[str, np.ndarray], models: np.ndarray) -> tuple[float, float]:
+        value = {n: np.nanmean(phi[n][models][:, items[n]], axis=1) for n in names}
+        if not signed:
+            value = {n: -np.abs(v) for n, v in value.items()}
+        judge = {n: judged[n][models][:, items[n]].mean(axis=1) for n in names}
+        rank = stats.spearmanr(value[id_name], judge[id_name]).statistic
+        fall = np.concatenate([value[id_name] - value[n] for n in others])
+        drop = np.concatenate([judge[id_name] - judge[n] for n in others])
+        return float(rank), float(stats.pearsonr(fall, drop).statistic)
+
+    everything = {n: np.arange(phi[n].shape[1]) for n in names}
+    point = both(everything, np.arange(n_policies))
+    draws = np.array(
+        [
+            both(
+                {n: rng.integers(phi[n].shape[1], size=phi[n].shape[1]) for n in names},
+                rng.integers(n_policies, size=n_policies),
+            )
+            for _ in range(DRAWS)
+        ]
+    )
+    low, high = np.nanpercentile(draws, [2.5, 97.5], axis=0)
+    return {
+        "models_spearman": round(point[0], 3),
+        "models_interval": [round(float(low[0]), 3), round(float(high[0]), 3)],
+        "n_models": n_policies,
+        "n_contexts_id": phi[id_name].shape[1],
+        "cells_pearson": round(point[1], 3),
+        "cells_interval": [round(float(low[1]), 3), round(float(high[1]), 3)],
+        "n_cells": n_policies * len(others),
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,276 @@
+"""docs/result.md as pydantic models: every key and no other, of its type, with every number finite or null."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, RootModel
+
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=0)]
+Chance = Annotated[float, Field(ge=0, le=1)]
+Unit = Literal["nats/response", "nats/token", "nats/byte"]
+Component = Literal["user", "character", "dialogue"]
+
+
+class Strict(BaseModel):
+    """No key may be missing, none may be added, and 1 is not "1"."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class Estimated(Strict):
+    value: Number | None
+    stderr: Number | None
+    ci_low: Number | None
+    ci_high: Number | None
+
+
+class Policy(Strict):
+    policy: str
+    kind: Literal["control", "model"]
+    n_responses: Count
+    n_missing: Count
+
+
+class Subset(Strict):
+    subset: str
+    shift: str
+    split: str
+    n: Count
+    n_unscorable: Count
+
+
+class Information(Estimated):
+    policy: str
+    subset: str
+    shift: str
+    n: Count
+    n_missing: Count
+    unit: Unit
+    positive_mean: Number | None
+    negative_mean: Number | None
+
+
+class Remi(Estimated):
+    policy: str
+    subset: str | None
+    shift: str
+    n: Count
+    n_missing: Count
+    p_value: Chance | None
+    unit: Unit
+
+
+class Remid(Estimated):
+    policy: str
+    subset: str | None
+    shift: str
+    p_value: Chance | None
+    p_adjusted: Chance | None
+    significant: bool
+    n_id: Count
+    n_ood: Count
+    n_missing: Count
+    unit: Unit
+
+
+class Contrast(Estimated):
+    policy: str
+    versus: str
+    quantity: Literal["remi", "remid"]
+    subset: None
+    shift: str
+    p_value: Chance | None
+    p_adjusted: Chance | None
+    significant: bool
+    n: Count
+    unit: Unit
+
+
+class Parts(Strict):
+    user: Number | None
+    character: Number | None
+    dialogue: Number | None
+
+
+class Bound(Strict):
+    policy: str
+    subset: str
+    shift: str
+    value: Number | None
+    h_hat: Number | None
+    delta: Number | None
+    input_term: Number | None
+    reference_term: Number | None
+    js: Parts
+    share: Parts | None
+    remid: Number | None
+    n_id: Count
+    n_ood: Count
+    n_missing: Count
+    unit: Literal["nats/response"]
+
+
+class Divergence(Strict):
+    subset: str
+    shift: str
+    component: Component
+    rjsd: Number | None
+    rjsd_raw: Number | None
+    null_mean: Number | None
+    p_value: Chance | None
+    ci_low: Number | None
+    ci_high: Number | None
+    classifier: Number | None
+    n_id: Count
+    n_ood: Count
+    n_distinct_id: Count
+    n_distinct_ood: Count
+    unit: Literal["nats"]
+
+
+class ByRemid(Strict):
+    subset: str
+    value: Number
+    ci_low: Number | None
+    ci_high: Number | None
+    p_adjusted: Chance | None
+
+
+class ByBound(Strict):
+    subset: str
+    value: Number
+
+
+class WorstCase(Strict):
+    policy: str
+    by_remid: ByRemid | None
+    by_bound: ByBound | None
+    unit: Literal["nats/response"]
+
+
+class Warning(Strict):
+    code: str
+    policy: str | None
+    subset: str | None
+    text: Annotated[str, Field(min_length=20)]
+
+
+class Missing(Strict):
+    what: Literal["response", "trace", "prompt", "pair", "subset"]
+    reason: Annotated[str, Field(min_length=5)]
+    policy: str | None
+    subset: str | None
+    n: Annotated[int, Field(ge=1)]
+    examples: Annotated[list[str], Field(min_length=1, max_length=5)]
+
+
+class Traces(Strict):
+    source: Literal["none", "data", "model"]
+    format: Literal["compact", "full"] | None
+    n: Count
+    n_parsed: Count
+    n_failed: Count
+    failure_rate: Chance | None
+    failures: dict[str, Count]
+
+
+class Scoring(Strict):
+    n_prompts: Count
+    n_continuations: Count
+    n_prompt_tokens: Count
+    n_continuation_tokens: Count
+    n_dropped_turns: Count
+
+
+class BenchmarkIdentity(Strict):
+    source: str
+    digest: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    n: Count
+
+
+class ModelIdentity(Strict):
+    name: str
+    fingerprint: str
+    dtype: str
+    device: str
+
+
+class EmbedderIdentity(Strict):
+    name: str
+    fingerprint: str
+
+
+class Manifest(Strict):
+    remid: str
+    python: str
+    torch: str
+    transformers: str
+    numpy: str
+    config: dict[str, Any]
+    benchmark: BenchmarkIdentity
+    model: ModelIdentity
+    embedder: EmbedderIdentity
+    seed: int
+    groupings: dict[str, str | None]
+
+
+class Result(Strict):
+    """result.json."""
+
+    schema_version: Literal[1]
+    policies: list[Policy]
+    subsets: list[Subset]
+    information: list[Information]
+    remi: list[Remi]
+    remid: list[Remid]
+    contrasts: list[Contrast]
+    bound: list[Bound]
+    divergence: list[Divergence]
+    worst_case: list[WorstCase]
+    warnings: list[Warning]
+    missing: list[Missing]
+    traces: Traces
+    scoring: Scoring
+    manifest: Manifest
+
+
+class Turn(Strict):
+    role: Literal["user", "agent"]
+    text: str
+
+
+class Pair(Strict):
+    sample_id: str
+    logp: Annotated[float, Field(le=0)]
+
+
+class Response(Strict):
+    policy: str
+    text: str | None
+    missing: str | None
+    logp: Annotated[float, Field(le=0)] | None
+    n_tokens: Count | None
+    negative_mean: Annotated[float, Field(le=0)] | None
+    density: Number | None
+    contribution: Number | None
+    pairs: Annotated[list[Pair], Field(max_length=3)]
+
+
+class Detail(Strict):
+    sample_id: str
+    subset: str
+    shift: str
+    user: str
+    character: str
+    dialogue: list[Turn]
+    reference: str
+    trace: str | None
+    prompt_tokens: Count | None
+    dropped_turns: Count | None
+    responses: list[Response]
+
+
+class Details(RootModel[list[Detail]]):
+    """details.json."""
