@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+# Here, not where it is used: a package's first import binds its name in its parent, and `remid.report` is to stay ours.
+from remid.report import render_page, write_tables
+
 if TYPE_CHECKING:
     from remid.pipeline.run import Run
 
@@ -37,8 +40,6 @@ def load(folder: PathLike) -> Run:
 
 def report(run: Run) -> Path:
     """Write report.html and tables/ from a run's result and details; returns the page's path."""
-    from remid.report import render_page, write_tables
-
     page = run.folder / "report.html"
     page.write_text(render_page(run.result, run.details), encoding="utf-8")
     write_tables(run.result, run.folder / "tables")

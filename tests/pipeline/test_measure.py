@@ -118,7 +118,7 @@ def test_information_is_club_with_its_means() -> None:
 
 
 def test_holm_adjusts_models_and_controls_subsets_and_pooled_rows_and_units_each_by_themselves() -> None:
-    rows = measure.remid_rows(world(3), 0.95)
+    rows = measure.remid_rows(_graded(), 0.95)
     families: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         families.setdefault((row["unit"], row["subset"] is None, row["policy"] in CONTROLS), []).append(row)
@@ -129,9 +129,21 @@ def test_holm_adjusts_models_and_controls_subsets_and_pooled_rows_and_units_each
         assert len(tested) == sizes[pooled, control]
         expected = holm([row["p_value"] for row in tested])
         assert [row["p_adjusted"] for row in tested] == expected.tolist()
+        assert min(expected) < 1  # or nothing could tell one family from another
         assert min(row["p_adjusted"] for row in tested) == pytest.approx(
             min(1, min(row["p_value"] for row in tested) * len(tested))
         )
+
+
+def test_holm_adjusts_contrasts_of_each_unit_and_quantity_by_themselves() -> None:
+    rows = measure.contrast_rows(_graded(), ["one", "two", "parrot"], 0.95)
+    for unit in UNITS:
+        for quantity, size in (("remi", 3 * 3), ("remid", 3 * 2)):
+            family = [row for row in rows if (row["unit"], row["quantity"]) == (unit, quantity)]
+            expected = holm([row["p_value"] for row in family])
+            assert len(family) == size
+            assert [row["p_adjusted"] for row in family] == expected.tolist()
+            assert min(expected) < 1
 
 
 def test_a_row_without_a_test_is_not_adjusted_and_not_significant() -> None:
@@ -141,18 +153,23 @@ def test_a_row_without_a_test_is_not_adjusted_and_not_significant() -> None:
 
 @pytest.mark.parametrize("confidence", [0.8, 0.95])
 def test_significant_is_what_the_adjusted_p_says_at_the_runs_confidence(confidence: float) -> None:
-    subsets = [subset("a", "id", 30), subset("de", "user", 30)]
-    for cells in (measure.remid_rows(subsets, confidence), measure.contrast_rows(subsets, ["one", "two"], confidence)):
-        tested = [row for row in cells if row["p_adjusted"] is not None]
+    subsets = _graded()
+    for rows in (measure.remid_rows(subsets, confidence), measure.contrast_rows(subsets, ["one", "two"], confidence)):
+        tested = [row for row in rows if row["p_adjusted"] is not None]
         assert tested
         assert all(row["significant"] == (row["p_adjusted"] < 1 - confidence) for row in tested)
-    assert any(row["significant"] for row in measure.remid_rows(_shifted(), confidence))
+    graded = [row["p_adjusted"] for row in measure.remid_rows(subsets, confidence) if row["p_adjusted"] is not None]
+    assert any(p < 0.05 for p in graded)
+    assert any(0.05 < p < 0.2 for p in graded)
+    assert any(p > 0.2 for p in graded)
 
 
-def _shifted() -> list[SubsetScores]:
-    """A world in which policy "one" knows much of its input on ID and nothing under the shift."""
-    subsets = [subset("a", "id", 30), subset("de", "user", 30)]
-    subsets[0].scores["one"].positive_B[:] += 40
+def _graded() -> list[SubsetScores]:
+    """A world in which losses range from none to certain, so that p-values do too."""
+    subsets = world(3)
+    for number, s in enumerate(subsets):
+        for place, policy in enumerate(("one", "two", "generic", "parrot", "shuffled")):
+            s.scores[policy].positive_B[:] -= 1.0 * number * (place + 1)
     return subsets
 
 

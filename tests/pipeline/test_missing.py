@@ -8,10 +8,10 @@ from pipeline_fakes import sample
 
 from remid.estimate import balanced_design
 from remid.pipeline.missing import Missing, find_missing
+from remid.pipeline.plan import Group
 from remid.pipeline.policies import CONTROLS, subset_texts
 from remid.pipeline.prompts import role_play_messages
 from remid.pipeline.reason import Traces
-from remid.pipeline.plan import Group
 from remid.pipeline.score import plan_units, text_key
 from remid.pipeline.store import PromptRow
 

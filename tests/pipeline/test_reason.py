@@ -14,8 +14,8 @@ from test_traces import FULL
 from remid.errors import ConfigError
 from remid.lm.models import find_model
 from remid.pipeline.config import make_config
-from remid.pipeline.reason import Traces, _tidy, collect_traces, trace_messages, write_traces
 from remid.pipeline.plan import _groups
+from remid.pipeline.reason import Traces, _tidy, collect_traces, trace_messages, write_traces
 from remid.pipeline.store import Store
 from remid.pipeline.traces import parse_trace
 from remid.types import Benchmark, Sample

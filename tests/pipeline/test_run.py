@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pipeline_tiny import POLICY, SETTINGS, UNANSWERED, Tiny, benchmark, records, stored, write
+from pipeline_tiny import POLICY, SETTINGS, UNANSWERED, Tiny, benchmark, records, stored, trace, write
 from result_schema import Details, Result
 
 import remid
 from remid.errors import ConfigError, DataError
+from remid.pipeline.measure import remi_rows
 from remid.pipeline.policies import CONTROLS
-from remid.pipeline.run import Run, load_run, write_json
+from remid.pipeline.run import Run, load_run, scored_subsets, write_json
 
 #: What a run writes for readers, byte for byte the same when nothing has changed.
 FILES = ("result.json", "details.json", "report.html")
@@ -146,14 +147,20 @@ def test_another_seed_draws_other_negatives_and_reuses_the_positives(tiny: Tiny,
     assert pairs(run) != pairs(tiny.run)
 
 
-#: Room for 120 prompt tokens: for all samples but the one with the long dialogue.
+#: Room for 120 prompt tokens: for both samples but the one with the long dialogue.
 NARROW: dict[str, Any] = {"max_tokens": 160, "limit": 2, "policies": ()}
+
+
+def narrow_run(tiny: Tiny, tmp_path: Path, **settings: Any) -> Run:
+    """A run on the first two ID samples with little room for prompts. What was embedded before is in the store."""
+    data = write(tmp_path / "narrow.json", {"IDTest": records("IDTest")})
+    return again(tiny, tiny.copy(tmp_path / "run"), data, **NARROW, **settings)
 
 
 def test_a_prompt_that_does_not_fit_is_missing_counted_and_never_a_number(
     tiny: Tiny, tmp_path: Path, models: None
 ) -> None:
-    run = again(tiny, tmp_path / "run", **NARROW)
+    run = narrow_run(tiny, tmp_path)
     check(run)
     rows = [m for m in run.result["missing"] if m["what"] == "prompt"]
     assert [(m["subset"], m["n"], m["examples"]) for m in rows] == [("IDTest", 1, ["i0"])]
@@ -170,7 +177,7 @@ def test_a_prompt_that_does_not_fit_is_missing_counted_and_never_a_number(
 
 
 def test_dropping_the_oldest_turns_is_recorded_and_loses_no_sample(tiny: Tiny, tmp_path: Path, models: None) -> None:
-    run = again(tiny, tmp_path / "run", overflow="drop-oldest", **NARROW)
+    run = narrow_run(tiny, tmp_path, overflow="drop-oldest")
     check(run)
     assert not [m for m in run.result["missing"] if m["what"] in ("prompt", "pair")]
     long = next(d for d in run.details if d["sample_id"] == "i0")
@@ -185,13 +192,11 @@ def test_dropping_the_oldest_turns_is_recorded_and_loses_no_sample(tiny: Tiny, t
 def test_given_traces_stand_in_the_prompt_and_a_broken_one_costs_its_sample(
     tiny: Tiny, tmp_path: Path, models: None
 ) -> None:
-    from pipeline_tiny import trace
-
     content = {split: records(split)[:2] for split in ("IDTest", "OOD2Test")}
     for rows in content.values():
         for row in rows:
             row["SThought"] = trace(row["sample_ID"]) if row["sample_ID"] != "c1" else "Be nice."
-    run = again(tiny, tmp_path / "run", write(tmp_path / "traced.json", content), policies=())
+    run = again(tiny, tiny.copy(tmp_path / "run"), write(tmp_path / "traced.json", content), policies=())
     check(run)
     assert run.result["traces"] == {
         **{"source": "data", "format": None, "n": 4, "n_parsed": 3, "n_failed": 1, "failure_rate": 0.25},
@@ -258,13 +263,13 @@ def test_a_field_to_cluster_by_is_used_and_its_absence_is_told_before_any_work(
         assert row["stderr"] != plain["stderr"]
     with pytest.raises(DataError, match=r"IDTest\[0\]: planet: is missing; --cluster-by needs it"):
         again(tiny, tmp_path / "new", cluster_by="planet")
-    assert not (tmp_path / "new").exists()
+    assert stored(tmp_path / "new") == {}
 
 
 def test_an_unknown_policy_is_told_before_any_work(tiny: Tiny, tmp_path: Path, no_model: None) -> None:
     with pytest.raises(ConfigError, match="nobody"):
         again(tiny, tmp_path / "new", policies=("nobody",))
-    assert not (tmp_path / "new").exists()
+    assert stored(tmp_path / "new") == {}
 
 
 def test_training_data_alone_is_a_config_error(tiny: Tiny, tmp_path: Path, no_model: None) -> None:
@@ -281,6 +286,20 @@ def test_a_folder_without_a_finished_run_is_a_data_error(tiny: Tiny, tmp_path: P
     (folder / "result.json").write_text(damage, "utf-8")
     with pytest.raises(DataError, match="run"):
         load_run(folder)
+
+
+def test_the_scored_pairs_of_a_finished_run_can_be_had_again(tiny: Tiny, tmp_path: Path, no_model: None) -> None:
+    folder = tiny.copy(tmp_path / "run")
+    subsets = scored_subsets(folder)
+    assert remi_rows(subsets, 0.95) == tiny.run.result["remi"]
+    shown = {d["sample_id"]: d["responses"][0]["logp"] for d in tiny.run.details}
+    found = {s.sample_id: v for g in subsets for s, v in zip(g.samples, g.scores["reference"].positive_B, strict=True)}
+    assert found == shown
+    result = json.loads((folder / "result.json").read_text("utf-8"))
+    result["manifest"]["config"]["data"] = [str(write(tmp_path / "other.json", {"IDTest": records("IDTest")}))]
+    (folder / "result.json").write_text(json.dumps(result), "utf-8")
+    with pytest.raises(DataError, match="has changed since the run"):
+        scored_subsets(folder)
 
 
 def test_rows_are_found_by_their_fields(tiny: Tiny) -> None:
