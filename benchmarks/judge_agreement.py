@@ -1,12 +1,12 @@
 """Does R-EMI order models as a judge does, and does R-EMID follow the judge's drop under a shift?
 
-For data whose records carry a judge's scores: `judge_scores` = {policy: {dimension: [model, reference]}}. Two figures per unit:
+For data whose records carry a judge's scores, `judge_scores` = {policy: {dimension: [model, reference]}}. Per unit:
 
   models  Spearman over the policies, R-EMI on ID against the mean judge score on ID
   cells   Pearson over (policy, shifted subset), R-EMID against the drop of the mean judge score from ID
 
-with 95% percentile intervals from 2,000 bootstrap draws over contexts (within subsets, the same draw for score and judge) and
-over models. Contributions phi_B stand for recomputed values, since an item must not be paired with its own copy.
+with 95% percentile intervals from 2,000 bootstrap draws over contexts (within subsets, the same draw for score and
+judge) and over models. Contributions phi_B stand for recomputed values: an item must not be paired with its own copy.
 
   python benchmarks/judge_agreement.py runs/mmrole --out agreement.json
 """

@@ -1,7 +1,7 @@
 """How much faster is scoring with each prompt run once, and are the numbers the same?
 
-Three arms score the same pairs of one policy and the reference (the run's own balanced design), in turn, block by block,
-so that a machine whose speed drifts is fair to all:
+Three arms score the same pairs of one policy and the reference (the run's own balanced design), in turn, block by
+block, so that a machine whose speed drifts is fair to all:
 
   pairwise  every (prompt, response) pair by itself, batches of 4, full logits: what the public release does
   shared    the prompt once, its responses packed behind it, logits only where they are read

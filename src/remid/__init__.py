@@ -9,7 +9,7 @@
 Everything else is in the rooms: remid.data, remid.lm, remid.pipeline, remid.estimate, remid.report.
 """
 
-from remid.api import evaluate, load, report
+from remid.api import evaluate, load, write_report
 from remid.errors import ConfigError, DataError, ModelError, RemidError, RenderError, StoreError
 from remid.types import Benchmark, Estimate, Sample, Turn
 
@@ -26,5 +26,5 @@ __all__ = [
     "Turn",
     "evaluate",
     "load",
-    "report",
+    "write_report",
 ]

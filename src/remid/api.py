@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-# Here, not where it is used: a package's first import binds its name in its parent, and `remid.report` is to stay ours.
-from remid.report import render_page, write_tables
 
 if TYPE_CHECKING:
     from remid.pipeline.run import Run
@@ -21,13 +19,14 @@ def evaluate(data: PathLike | Sequence[PathLike], *, out: PathLike, progress: bo
     data: benchmark files in any readable format. settings: fields of remid.pipeline.config.RunConfig (responses, model,
     traces, negatives, limit, ...). The same call again resumes, or returns at once. Raises subclasses of RemidError.
     """
+    share_processors()
     from remid.pipeline.config import make_config
     from remid.pipeline.progress import Progress
     from remid.pipeline.run import execute
 
     paths = [data] if isinstance(data, str | Path) else list(data)
     run = execute(make_config(data=tuple(map(Path, paths)), **settings), Path(out), Progress(progress))
-    report(run)
+    write_report(run)
     return run
 
 
@@ -38,8 +37,19 @@ def load(folder: PathLike) -> Run:
     return load_run(Path(folder))
 
 
-def report(run: Run) -> Path:
+def share_processors() -> None:
+    """Let idle worker threads sleep instead of spinning; must come before torch is imported, later it does nothing.
+
+    On a machine with other work, a spinning thread takes the processor from the very thread it waits for: measured with
+    one competing process on two cores, scoring was up to ten times slower (docs/log.md). A user's own setting wins.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def write_report(run: Run) -> Path:
     """Write report.html and tables/ from a run's result and details; returns the page's path."""
+    from remid.report import render_page, write_tables
+
     page = run.folder / "report.html"
     page.write_text(render_page(run.result, run.details), encoding="utf-8")
     write_tables(run.result, run.folder / "tables")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from remid.api import share_processors
 from remid.errors import RemidError
 
 if TYPE_CHECKING:
@@ -192,8 +193,7 @@ def respond(
 @app.command()
 def report(folder: Annotated[Path, typer.Argument(help="A run's folder.")]) -> None:
     """Write a finished run's page and tables again."""
-    from remid.api import load
-    from remid.api import report as write_report
+    from remid.api import load, write_report
 
     finished = load(folder)
     page = write_report(finished)
@@ -274,6 +274,7 @@ def _show(finished: Run, page: Path) -> None:
 
 def main() -> NoReturn:
     """Run the command line. What the user can mend is one message and exit code 2; anything else is our bug."""
+    share_processors()
     try:
         app(standalone_mode=True)
     except RemidError as error:

@@ -126,13 +126,25 @@ def _variance_of_mean(influence: Influence, clusters: Labels | None) -> tuple[fl
     square_S = np.bincount(stratum_U, residual_U**2, minlength=n_S.size) / df_S
     variance_S = np.maximum(square_S - influence.noise_excess_S, influence.noise_floor_S)
     variance_S = np.where(square_S > 0, variance_S, 0.0)
-    variance = float(np.sum(n_S * variance_S))
+    variance, spread = float(np.sum(n_S * variance_S)), float(np.sum((n_S * square_S) ** 2 / df_S))
+    df_most = float(np.sum(df_S[n_S > 0]))
     if variance == 0:
-        return 0.0, float(np.sum(df_S[n_S > 0]))
+        return 0.0, df_most
     # Satterthwaite: what was subtracted as noise has left its spread behind, so fewer degrees of freedom remain. With
     # one stratum and nothing subtracted this is n - 1.
-    df = variance**2 / float(np.sum((n_S * square_S) ** 2 / df_S))
-    return variance / influence.n**2, min(df, float(np.sum(df_S[n_S > 0])))
+    df = min(variance**2 / spread, df_most)
+    # With few items the subtraction can cost more in degrees of freedom (below 1, even) than it gains in variance.
+    # Without it the interval is conservative, so the shorter of the two is taken.
+    whole = float(np.sum(n_S * square_S))
+    df_whole = min(whole**2 / spread, df_most)
+    if _reach(whole, df_whole) < _reach(variance, df):
+        variance, df = whole, df_whole
+    return variance / influence.n**2, df
+
+
+def _reach(variance: float, df: float) -> float:
+    """Half-width of a 95% interval, up to a factor common to both variances that are compared."""
+    return float(stats.t.ppf(0.975, df)) * variance**0.5
 
 
 def _clustered(residual_U: FloatArray, label_U: npt.NDArray[np.generic]) -> tuple[float, float]:

@@ -63,9 +63,8 @@ class Embedder:
             raise ModelError(f"embedder {source.name}: cannot be loaded: {error}") from error
 
     def encode(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        """(N, D) unit vectors. Each text is encoded by itself, so that a vector does not depend on its batch."""
-        vectors = [np.asarray(self._model.encode(text), dtype=np.float32).reshape(-1) for text in texts]
-        rows = np.stack(vectors)
+        """(N, D) unit vectors. A text's vector depends on its batch by float32 rounding (1e-7) and no more."""
+        rows = np.asarray(self._model.encode(list(texts)), dtype=np.float32).reshape(len(texts), -1)
         norms = np.linalg.norm(rows, axis=1, keepdims=True)
         result: npt.NDArray[np.float32] = (rows / np.where(norms > 0, norms, 1.0)).astype(np.float32, copy=False)
         return result

@@ -44,6 +44,7 @@ class ParsedTrace:
 
 def parse_trace(text: str) -> ParsedTrace:
     """The core features of a trace in either format, the format told by its headings."""
+    text = text.replace("\r\n", "\n")  # line endings of another system are no fault of the trace
     if not text.strip():
         return _failed("empty")
     if FULL_HEADINGS[-1] in text or FULL_HEADINGS[0] in text:
