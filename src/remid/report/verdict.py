@@ -315,7 +315,8 @@ def _headline(result: Row, findings: tuple[Finding, ...]) -> Line:
     worst = max(rows, key=lambda row: row["value"])
     if total == 1:
         return Line("loss", "some_loss", ("The model loses measurably, most under ", *shift_name(worst["shift"]), "."))
-    who = f"All {total} models lose" if len(lost) == total else f"{len(lost)} of {total} models lose"
+    everyone = "Both models lose" if total == 2 else f"All {total} models lose"
+    who = everyone if len(lost) == total else f"{len(lost)} of {total} models lose"
     who = who.replace("1 of", "One of").replace("models lose", "models loses") if len(lost) == 1 else who
     head = f"{who} measurably under shift. The largest loss is under "
     return Line("loss", "some_loss", (head, *shift_name(worst["shift"]), "."))
