@@ -144,7 +144,7 @@ def _variance_of_mean(influence: Influence, clusters: Labels | None) -> tuple[fl
 
 def _reach(variance: float, df: float) -> float:
     """Half-width of a 95% interval, up to a factor common to both variances that are compared."""
-    return float(stats.t.ppf(0.975, df)) * variance**0.5
+    return float(stats.t.ppf(0.975, df) * np.sqrt(variance))
 
 
 def _clustered(residual_U: FloatArray, label_U: npt.NDArray[np.generic]) -> tuple[float, float]:
