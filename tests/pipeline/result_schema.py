@@ -96,7 +96,7 @@ class Parts(Strict):
 
 class Bound(Strict):
     policy: str
-    subset: str
+    subset: str | None
     shift: str
     value: Number | None
     h_hat: Number | None
@@ -113,7 +113,7 @@ class Bound(Strict):
 
 
 class Divergence(Strict):
-    subset: str
+    subset: str | None
     shift: str
     component: Component
     rjsd: Number | None

@@ -126,7 +126,7 @@ def worst_rows(remid_list: Sequence[Row], bound_list: Sequence[Row]) -> list[Row
     for policy in dict.fromkeys(row["policy"] for row in remid_list):
         mine = [r for r in remid_list if r["policy"] == policy and r["subset"] and r["unit"] == UNITS[0]]
         mine = [r for r in mine if r["value"] is not None]
-        bounds = [r for r in bound_list if r["policy"] == policy and r["value"] is not None]
+        bounds = [r for r in bound_list if r["policy"] == policy and r["subset"] and r["value"] is not None]
         worst = max(mine, key=lambda r: r["value"], default=None)
         highest = max(bounds, key=lambda r: r["value"], default=None)
         by_remid = worst and {k: worst[k] for k in ("subset", "value", "ci_low", "ci_high", "p_adjusted")}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -56,8 +57,17 @@ def needed_texts(subsets: Sequence[SubsetScores], answers: dict[str, dict[str, T
     return texts | {text for by_policy in answers.values() for row in by_policy.values() for text in row if text}
 
 
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What ID is compared with: one shifted subset, or all subsets of a shift together (subset None)."""
+
+    subset: str | None
+    shift: str
+    parts: tuple[SubsetScores, ...]
+
+
 class Shifts:
-    """Divergences between ID and each shifted subset, each computed once."""
+    """Divergences between ID and each shifted subset, and each shift as a whole, each computed once."""
 
     def __init__(
         self, subsets: Sequence[SubsetScores], answers: dict[str, dict[str, Texts]], vectors: Vectors, *,
@@ -66,26 +76,31 @@ class Shifts:
         self._subsets, self._answers, self._vectors = subsets, answers, vectors
         self._permutations, self._seed = permutations, seed
         self._id = [s for s in subsets if s.shift == ID]
-        self._responses: dict[tuple[str, str], float] = {}
+        shifted = [s for s in subsets if s.shift != ID and self._id]
+        whole = dict.fromkeys(s.shift for s in shifted)
+        self._targets = [
+            *(Target(s.subset, s.shift, (s,)) for s in shifted),
+            *(Target(None, shift, tuple(s for s in shifted if s.shift == shift)) for shift in whole),
+        ]
+        self._responses: dict[tuple[tuple[str, ...], str], float] = {}
 
     def divergence_rows(self, progress: Progress) -> list[Row]:
-        """RJSD and classifier estimate per shifted subset and component."""
-        shifted = [s for s in self._subsets if s.shift != ID and self._id]
+        """RJSD and classifier estimate per component, for each shifted subset and each shift as a whole."""
         rows = []
-        with progress.stage("divergences", len(shifted) * len(COMPONENTS)) as step:
-            for s in shifted:
+        with progress.stage("divergences", len(self._targets) * len(COMPONENTS)) as step:
+            for target in self._targets:
                 for component in COMPONENTS:
-                    rows.append(self._divergence_row(s, component))
+                    rows.append(self._divergence_row(target, component))
                     step(1)
         return rows
 
-    def _divergence_row(self, shifted: SubsetScores, component: str) -> Row:
+    def _divergence_row(self, target: Target, component: str) -> Row:
         id_ND = self._inputs(self._id, component)
-        ood_MD = self._inputs([shifted], component)
+        ood_MD = self._inputs(target.parts, component)
         found = self._rjsd(id_ND, ood_MD)
         return {
-            "subset": shifted.subset,
-            "shift": shifted.shift,
+            "subset": target.subset,
+            "shift": target.shift,
             "component": component,
             "rjsd": number(found.value),
             "rjsd_raw": number(found.raw),
@@ -102,30 +117,28 @@ class Shifts:
         }
 
     def bound_rows(self, divergences: Sequence[Row], remid_rows: Sequence[Row], progress: Progress) -> list[Row]:
-        """Theorem 3.4 for every policy and shifted subset, with its R-EMID beside it."""
-        js: dict[str, dict[str, float]] = {}
+        """Theorem 3.4 for every policy, shifted subset and whole shift, with the R-EMID beside it."""
+        js: dict[tuple[str | None, str], dict[str, float]] = {}
         for row in divergences:
-            js.setdefault(row["subset"], {})[row["component"]] = np.nan if row["rjsd"] is None else row["rjsd"]
-        lost = {(r["policy"], r["subset"]): r["value"] for r in remid_rows if r["unit"] == "nats/response"}
-        shifted = [s for s in self._subsets if s.subset in js]
+            value = np.nan if row["rjsd"] is None else row["rjsd"]
+            js.setdefault((row["subset"], row["shift"]), {})[row["component"]] = value
+        lost = {(r["policy"], r["subset"], r["shift"]): r["value"] for r in remid_rows if r["unit"] == "nats/response"}
         policies = list(self._subsets[0].scores) if self._subsets else []
         rows = []
-        with progress.stage("bounds", len(policies) * len(shifted)) as step:
+        with progress.stage("bounds", len(policies) * len(self._targets)) as step:
             for policy in policies:
                 delta_id = self._response_divergence(self._id, policy)
-                for s in shifted:
-                    delta_ood = self._response_divergence([s], policy)
-                    rows.append(self._bound_row(policy, s, js[s.subset], delta_id, delta_ood))
-                    rows[-1]["remid"] = lost.get((policy, s.subset))
+                for target in self._targets:
+                    delta_ood = self._response_divergence(target.parts, policy)
+                    rows.append(self._bound_row(policy, target, js[target.subset, target.shift], delta_id, delta_ood))
+                    rows[-1]["remid"] = lost.get((policy, target.subset, target.shift))
                     step(1)
         return rows
 
-    def _bound_row(
-        self, policy: str, shifted: SubsetScores, js: dict[str, float], delta_id: float, delta_ood: float
-    ) -> Row:
+    def _bound_row(self, policy: str, target: Target, js: dict[str, float], delta_id: float, delta_ood: float) -> Row:
         made = upper_bound(
             _joined([s.scores[policy] for s in self._id]),
-            shifted.scores[REFERENCE],
+            _joined([s.scores[REFERENCE] for s in target.parts]),
             js,
             delta_id=delta_id,
             delta_ood=delta_ood,
@@ -135,8 +148,8 @@ class Shifts:
         }
         return {
             "policy": policy,
-            "subset": shifted.subset,
-            "shift": shifted.shift,
+            "subset": target.subset,
+            "shift": target.shift,
             **numbers,
             "js": {name: number(value) for name, value in made.js.items()},
             "share": None if made.share is None else {name: number(value) for name, value in made.share.items()},
@@ -149,7 +162,7 @@ class Shifts:
     def _response_divergence(self, subsets: Sequence[SubsetScores], policy: str) -> float:
         if policy == REFERENCE:
             return 0.0
-        key = ("|".join(s.subset for s in subsets), policy)
+        key = (tuple(s.subset for s in subsets), policy)
         if key not in self._responses:
             ours, theirs = (
                 [self._vectors[text] for s in subsets for text in self._answers[s.subset][who] if text]
