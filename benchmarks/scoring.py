@@ -74,6 +74,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--model", default="builtin")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--contexts", type=int, default=40)
+    parser.add_argument("--subset", help="contexts of this subset instead of the ID ones")
     parser.add_argument("--negatives", type=int, default=2)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--block", type=int, default=5, help="contexts per turn of an arm")
@@ -82,8 +83,9 @@ def arguments() -> argparse.Namespace:
 
 
 def make_jobs(args: argparse.Namespace, renderer: ChatRenderer) -> list[Job]:
-    """The first contexts of the ID subset: prompt ids, and the ids of the responses to score under it."""
-    samples = [s for s in read_benchmark([args.data]).test if s.shift == ID][: args.contexts]
+    """The first contexts of the subset: prompt ids, and the ids of the responses to score under each."""
+    test = read_benchmark([args.data]).test
+    samples = [s for s in test if (s.subset == args.subset if args.subset else s.shift == ID)][: args.contexts]
     design = balanced_design(len(samples), args.negatives, seed=0)
     texts = subset_texts(samples, [args.policy], design)
     jobs = []
