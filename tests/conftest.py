@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from remid.api import share_processors
 from remid.errors import ModelError
 from remid.lm.models import LoadedModel, find_model, load_model
+
+share_processors()  # before any test imports torch: test machines are shared more than any other
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
