@@ -276,7 +276,7 @@ def main() -> NoReturn:
     """Run the command line. What the user can mend is one message and exit code 2; anything else is our bug."""
     share_processors()
     try:
-        app(standalone_mode=True)
+        app(prog_name="remid")
     except RemidError as error:
         print(f"remid: {error}", file=sys.stderr)
         raise SystemExit(2) from None

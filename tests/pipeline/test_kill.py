@@ -15,9 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from pipeline_tiny import Tiny, records, stored, write
-
-from remid.pipeline.store import Store
+from pipeline_tiny import records, stored, write
 
 REMID = [sys.executable, "-c", "from remid.cli import main; main()"]
 SEED = 20261122
@@ -90,13 +88,10 @@ def announced(said: str) -> int | None:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory, tiny: Tiny) -> Sessions:
-    """A run that nobody disturbs. It finds its vectors in the store, made in another process: embedding is slow."""
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Sessions:
+    """A run that nobody disturbs. Its vectors are its own: those of another run were batched with other texts."""
     folder = tmp_path_factory.mktemp("kill")
     sessions = Sessions(tiny_data(folder / "tiny.json"), folder / "undisturbed")
-    embedder = tiny.run.result["manifest"]["embedder"]["fingerprint"]
-    with Store(tiny.copy(folder / "tiny")) as source, Store(sessions.folder) as store:
-        store.add_embeddings(embedder, source.embeddings(embedder).items())
     sessions.finish()
     return sessions
 

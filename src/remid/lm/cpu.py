@@ -1,7 +1,7 @@
 """Float32 matrix products on the CPU through oneDNN.
 
 PyTorch sends float32 `linear` to MKL, which on AMD processors leaves the wide vector units idle: measured here, oneDNN
-is 2.3 times faster on the shapes of a 135M-parameter model (docs/results/scoring.md). oneDNN is part of every x86 build
+is 2.2 times faster on the shapes of a 135M-parameter model (docs/results/scoring.md). oneDNN is part of every x86 build
 of PyTorch; where it is not, nothing changes.
 """
 
