@@ -51,10 +51,13 @@ def main() -> None:
 
 
 def judge_scores(s: SubsetScores, policies: list[str]) -> FloatArray:
-    """(policies, B) mean over the judge's dimensions of the model's score, out of 10."""
-    return np.array(
-        [[np.mean([pair[0] for pair in x.meta["judge_scores"][p].values()]) for x in s.samples] for p in policies]
-    )
+    """(policies, B) mean over the judge's dimensions of the model's score, out of 10; NaN where it was not judged."""
+
+    def score(judged: dict[str, dict[str, list[float]]], policy: str) -> float:
+        values = [pair[0] for pair in judged.get(policy, {}).values()]
+        return float(np.mean(values)) if values else float("nan")
+
+    return np.array([[score(x.meta["judge_scores"], p) for x in s.samples] for p in policies])
 
 
 def contributions(s: SubsetScores, policies: list[str], unit: str) -> FloatArray:
@@ -67,7 +70,7 @@ def phi_of(s: SubsetScores, policy: str) -> FloatArray:
 
 
 def mean_pair(phi_B: FloatArray, judged_B: FloatArray) -> dict[str, float]:
-    return {"remi_nats_per_response": float(np.nanmean(phi_B)), "judge": float(np.mean(judged_B))}
+    return {"remi_nats_per_response": float(np.nanmean(phi_B)), "judge": float(np.nanmean(judged_B))}
 
 
 def agreement(
@@ -84,7 +87,7 @@ def agreement(
         value = {n: np.nanmean(phi[n][models][:, items[n]], axis=1) for n in names}
         if not signed:
             value = {n: -np.abs(v) for n, v in value.items()}
-        judge = {n: judged[n][models][:, items[n]].mean(axis=1) for n in names}
+        judge = {n: np.nanmean(judged[n][models][:, items[n]], axis=1) for n in names}
         rank = stats.spearmanr(value[id_name], judge[id_name]).statistic
         fall = np.concatenate([value[id_name] - value[n] for n in others])
         drop = np.concatenate([judge[id_name] - judge[n] for n in others])
