@@ -111,7 +111,9 @@ def run(
     ] = Overflow.refuse,
     traces: Annotated[Traces, typer.Option(help="auto: those in the data if every test sample has one.")] = Traces.auto,
     trace_format: Annotated[TraceFormat, typer.Option(help="With --traces model.")] = TraceFormat.compact,
-    negatives: Annotated[int, typer.Option(help="Negatives per sample: more cost, less noise.")] = 2,
+    negatives: Annotated[
+        int, typer.Option(help="Negatives per sample: more cost, less noise. Not 1: lengths then drown it.")
+    ] = 2,
     embedder: Annotated[str, typer.Option(help="builtin, or a sentence-transformers model.")] = "builtin",
     cluster_by: Annotated[str | None, typer.Option(help="Samples with equal values here are not independent.")] = None,
     confidence: Annotated[float, typer.Option(help="Of the intervals.")] = 0.95,
