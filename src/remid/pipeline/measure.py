@@ -70,7 +70,7 @@ def remi_rows(subsets: Sequence[SubsetScores], confidence: float) -> list[Row]:
     rows = []
     for unit in UNITS:
         for policy in subsets[0].scores:
-            for cell in cells(subsets, lambda s, p=policy, u=unit: remi(s.scores[p], s.scores[REFERENCE], u)):  # type: ignore[misc]
+            for cell in _remi_cells(subsets, policy, unit):
                 made = estimate(cell.influence, confidence=confidence, clusters=cell.clusters)
                 rows.append({**_place(policy, cell.subset, cell.shift), **_numbers(made)})
     return rows
@@ -84,10 +84,10 @@ def remid_rows(subsets: Sequence[SubsetScores], confidence: float) -> list[Row]:
     rows: list[Row] = []
     for unit in UNITS:
         for policy in subsets[0].scores:
-            row_cells = cells(subsets, lambda s, p=policy, u=unit: remi(s.scores[p], s.scores[REFERENCE], u))  # type: ignore[misc]
+            row_cells = _remi_cells(subsets, policy, unit)
             base = _id_cell(row_cells)
-            for cell in row_cells if base is not None else []:
-                if cell.shift == ID or base is None:
+            for cell in row_cells:
+                if base is None or cell.shift == ID:
                     continue
                 made = _remid(base, cell, confidence)
                 counts = {"n_id": base.influence.n, "n_ood": cell.influence.n}
@@ -138,6 +138,10 @@ def worst_rows(remid_list: Sequence[Row], bound_list: Sequence[Row]) -> list[Row
 def number(value: float) -> float | None:
     """A float for JSON: what is not finite is null."""
     return float(value) if np.isfinite(value) else None
+
+
+def _remi_cells(subsets: Sequence[SubsetScores], policy: str, unit: str) -> list[Cell]:
+    return cells(subsets, lambda s: remi(s.scores[policy], s.scores[REFERENCE], unit))
 
 
 def _id_cell(row_cells: Sequence[Cell]) -> Cell | None:
