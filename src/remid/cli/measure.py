@@ -1,83 +1,36 @@
-"""The command line: parse, call, print. Heavy imports wait inside the commands, so that --help answers at once."""
+"""The commands that measure: demo, run, respond, report, tokens."""
 
 # A command's options are its parameters, however many they are.
 # ruff: noqa: PLR0913, PLR0917
 
 from __future__ import annotations
 
-import sys
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from remid.api import share_processors
-from remid.errors import RemidError
+from remid.cli.options import (
+    Data,
+    Device,
+    DType,
+    DTypeOption,
+    GroupBy,
+    Mapping,
+    Model,
+    Overflow,
+    Quiet,
+    Responses,
+    Taxonomy,
+    TraceFormat,
+    Traces,
+    TrustCode,
+)
 
 if TYPE_CHECKING:
     from remid.pipeline.run import Run
 
-app = typer.Typer(
-    name="remid",
-    help="Measure how far a role-playing model falls when its users, characters or dialogues change, which change did "
-    "it, and how sure that is.\n\n"
-    "Start with `remid demo`, then `remid data check YOUR_FILE`, then `remid run YOUR_FILE`.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
-data_app = typer.Typer(help="Look at benchmark files before running on them.", no_args_is_help=True)
-app.add_typer(data_app, name="data")
 
-
-class Overflow(StrEnum):
-    """What to do with prompts that do not fit into the model's context."""
-
-    refuse = "refuse"
-    drop_oldest = "drop-oldest"
-
-
-class Traces(StrEnum):
-    """Where reasoning traces come from."""
-
-    auto = "auto"
-    none = "none"
-    data = "data"
-    model = "model"
-
-
-class TraceFormat(StrEnum):
-    """How long a trace the model is asked for."""
-
-    compact = "compact"
-    full = "full"
-
-
-class DType(StrEnum):
-    """Floating type of the weights."""
-
-    auto = "auto"
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-    float16 = "float16"
-
-
-Data = Annotated[list[Path], typer.Argument(help="RPGBench JSON, JSONL, Parquet, or a saved datasets folder.")]
-Responses = Annotated[
-    list[Path] | None, typer.Option("--responses", "-r", help="JSONL with policy, sample_ID, response (repeatable).")
-]
-Mapping = Annotated[Path | None, typer.Option(help="JSON that maps your column names onto ours (docs/data.md).")]
-Taxonomy = Annotated[Path | None, typer.Option(help="JSON that says which splits and subsets are which shift.")]
-GroupBy = Annotated[str | None, typer.Option(help="Field that replaces the subset, such as agent_character.script.")]
-Model = Annotated[str, typer.Option(help="Model: builtin, a local folder, or a hub id.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
-DTypeOption = Annotated[DType, typer.Option(help="auto: float32 on a CPU, bfloat16 on an accelerator.")]
-TrustCode = Annotated[bool, typer.Option("--trust-remote-code", help="Run code that comes with the model. Off.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
-
-
-@app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="The run's folder.")] = Path("runs/demo"),
     quiet: Quiet = False,
@@ -89,7 +42,6 @@ def demo(
     _run_and_show([benchmark], out, quiet, responses=tuple(responses), traces="auto")
 
 
-@app.command()
 def run(
     data: Data,
     out: Annotated[Path, typer.Option("--out", "-o", help="The run's folder; the same command resumes it.")] = Path(
@@ -145,7 +97,6 @@ def run(
     _run_and_show(data, out, quiet, **settings)
 
 
-@app.command()
 def respond(
     data: Data,
     policy: Annotated[str, typer.Option(help="Name under which the answers are recorded.")],
@@ -192,7 +143,6 @@ def respond(
     typer.echo(f"{out}: {count} responses written")
 
 
-@app.command()
 def report(folder: Annotated[Path, typer.Argument(help="A run's folder.")]) -> None:
     """Write a finished run's page and tables again."""
     from remid.api import load, write_report
@@ -202,7 +152,6 @@ def report(folder: Annotated[Path, typer.Argument(help="A run's folder.")]) -> N
     _show(finished, page)
 
 
-@app.command()
 def tokens(
     data: Data,
     sample: Annotated[str, typer.Option(help="sample_ID of the sample to look at.")],
@@ -225,39 +174,6 @@ def tokens(
     typer.echo(token_table(benchmark, sample, policy, model, show_prompt=prompt, **options))
 
 
-@data_app.command("check")
-def data_check(
-    data: Data,
-    responses: Responses = None,
-    mapping: Mapping = None,
-    taxonomy: Taxonomy = None,
-    group_by: GroupBy = None,
-) -> None:
-    """Say what DATA holds, or every problem in it with file, record and field."""
-    from remid.data.check import check, render
-    from remid.data.read import read_benchmark
-
-    benchmark = read_benchmark(data, responses=responses or (), mapping=mapping, taxonomy=taxonomy, group_by=group_by)
-    typer.echo(render(check(benchmark)))
-
-
-@data_app.command("describe")
-def data_describe(
-    data: Data,
-    responses: Responses = None,
-    mapping: Mapping = None,
-    taxonomy: Taxonomy = None,
-    group_by: GroupBy = None,
-    examples: Annotated[int | None, typer.Option(min=0, help="Samples shown per subset.")] = None,
-) -> None:
-    """Show a few samples of each subset."""
-    from remid.data.describe import describe
-    from remid.data.read import read_benchmark
-
-    benchmark = read_benchmark(data, responses=responses or (), mapping=mapping, taxonomy=taxonomy, group_by=group_by)
-    typer.echo(describe(benchmark, examples=examples))
-
-
 def _run_and_show(data: list[Path], out: Path, quiet: bool, **settings: Any) -> None:
     from remid.api import evaluate
 
@@ -272,18 +188,3 @@ def _show(finished: Run, page: Path) -> None:
 
     Console().print(console_summary(finished.result))
     typer.echo(f"\nresult: {finished.folder / 'result.json'}\npage:   {page}")
-
-
-def main() -> NoReturn:
-    """Run the command line. What the user can mend is one message and exit code 2; anything else is our bug."""
-    share_processors()
-    try:
-        app(prog_name="remid")
-    except RemidError as error:
-        print(f"remid: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except SystemExit as stop:
-        if stop.code == 130:  # typer's answer to Ctrl-C, which it gives without a word
-            print("remid: stopped; the same command goes on where it was", file=sys.stderr)
-        raise
-    raise SystemExit(0)
