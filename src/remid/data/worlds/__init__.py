@@ -1,0 +1,1 @@
+"""Worlds with known answers: laws and channels whose information is exact, and dialogues made from them."""

@@ -1,0 +1,1 @@
+"""Checks of the measurement against known truth: coverage of intervals, null runs, designs of negatives."""
