@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Callable
 
 import numpy as np
 
-from remid.estimate import balanced_design
+from remid.estimate import Influence, balanced_design
 from remid.types import FloatArray, PairDesign, PairScores
 
 
@@ -81,3 +83,86 @@ def discrete_world(rng: np.random.Generator, n: int, m: int) -> PairScores:
     x_B, y_B = np.unravel_index(rng.choice(9, size=n, p=JOINT_XY.ravel()), (3, 3))
     log_q_XY = np.log(JOINT_XY / JOINT_XY.sum(axis=1, keepdims=True))
     return pair_scores(log_q_XY[x_B[:, None], y_B[None, :]], m, int(rng.integers(1 << 30)))
+
+
+def slow_weighted(name: str, scores: PairScores, weight: list[float], alpha: float = 0.5, clip: float = 5.0) -> float:
+    """An estimator of remid.estimate.estimators, pair by pair, nothing missing, in which item i counts weight[i] times
+    as the owner of its column and as a candidate in others."""
+    n, m = scores.design.negatives_Bm.shape
+    terms, ratios = [], []
+    for j in range(n):
+        own = scores.positive_B[j]
+        others = [
+            (scores.negative_Bm[i, k], weight[i])
+            for i in range(n)
+            for k in range(m)
+            if scores.design.negatives_Bm[i, k] == j
+        ]
+        total = sum(w for _, w in others)
+        if name == "l1out":
+            terms.append(own - math.log(sum(w * math.exp(s) for s, w in others) / total))
+        elif name == "infonce":
+            mean = sum(w * math.exp(s) for s, w in others) / total
+            terms.append(own - math.log((math.exp(own) + m * mean) / (m + 1)))
+        else:
+            term = ratio = 0.0
+            for h, (s, w) in enumerate(others):
+                rest = [pair for k, pair in enumerate(others) if k != h]
+                a = math.log(sum(v * math.exp(t) for t, v in rest) / sum(v for _, v in rest))
+                if name == "smile":
+                    term += w / total * (own - a)
+                    ratio += w / total * math.exp(min(max(s - a, -clip), clip))
+                else:
+                    critic = [f - math.log(alpha / m * math.exp(f) + (1 - alpha / m) * math.exp(a)) for f in (own, s)]
+                    term += w / total * (1 + critic[0] - math.exp(critic[1]))
+            terms.append(term)
+            ratios.append(ratio)
+    mean = sum(w * t for w, t in zip(weight, terms, strict=True)) / sum(weight)
+    if name == "smile":
+        mean -= math.log(sum(w * r for w, r in zip(weight, ratios, strict=True)) / sum(weight))
+    return mean
+
+
+def slow_influence(name: str, scores: PairScores, alpha: float = 0.5) -> list[float]:
+    """Infinitesimal jackknife by its definition: value + n times the derivative by an item's weight, numerically."""
+    n, step = len(scores.positive_B), 1e-5
+    phi = []
+    for i in range(n):
+        up, down = ([1.0 + (sign * step if k == i else 0.0) for k in range(n)] for sign in (1, -1))
+        slope = (slow_weighted(name, scores, up, alpha) - slow_weighted(name, scores, down, alpha)) / (2 * step)
+        phi.append(slow_weighted(name, scores, [1.0] * n, alpha) + n * slope)
+    return phi
+
+
+def slow_retrieval(scores: PairScores) -> float:
+    n, m = scores.design.negatives_Bm.shape
+    hits = 0.0
+    for j in range(n):
+        others = [scores.negative_Bm[i, k] for i in range(n) for k in range(m) if scores.design.negatives_Bm[i, k] == j]
+        if max(others) <= scores.positive_B[j]:
+            hits += 1 / (1 + others.count(scores.positive_B[j]))
+    return hits / n
+
+
+def expectation(
+    estimator: Callable[[PairScores], Influence], joint_XY: FloatArray, log_q_XY: FloatArray, n: int
+) -> float:
+    """Exact expectation over n independent items of a discrete world, all pairs scored: every draw, by its chance."""
+    design = balanced_design(n, n - 1, 0)
+    cells = list(itertools.product(range(joint_XY.shape[0]), range(joint_XY.shape[1])))
+    total = 0.0
+    for draw in itertools.product(cells, repeat=n):
+        x_B, y_B = (np.array(part) for part in zip(*draw, strict=True))
+        S_BB = log_q_XY[x_B[:, None], y_B[None, :]]
+        negative_Bm = S_BB[np.arange(n)[:, None], design.negatives_Bm]
+        value = estimator(PairScores(np.diagonal(S_BB), negative_Bm, np.full(n, 9.0), np.ones(n), design)).value
+        total += float(np.prod(joint_XY[x_B, y_B])) * value
+    return total
+
+
+def information(joint_XY: FloatArray) -> float:
+    """I(X;Y), nats, from its definition."""
+    p_X, p_Y = joint_XY.sum(axis=1), joint_XY.sum(axis=0)
+    return sum(
+        joint_XY[x, y] * math.log(joint_XY[x, y] / (p_X[x] * p_Y[y])) for x in range(len(p_X)) for y in range(len(p_Y))
+    )

@@ -99,7 +99,7 @@ def test_remid_intervals_cover(n: int, m: int) -> None:
     for _ in range(500):
         sides = []
         for truth in (1.0, 0.4):
-            design = balanced_design(n, m, int(rng.integers(1 << 30)))
+            design = balanced_design(n, m, int(rng.integers(5)))  # few, so that their factors are cached
             policy, reference = (additive_world(rng, design, truth=2.0 + gain) for gain in (truth, 0.0))
             sides.append(remi(policy, reference))
         remi_id, drop = estimate(sides[0]), remid(sides[0], sides[1])
@@ -117,3 +117,52 @@ def test_intervals_in_a_known_discrete_world_cover_and_are_not_wasteful() -> Non
     ratio = np.sqrt(np.mean([e.stderr**2 for e in got])) / np.std([e.value for e in got])
     assert covered >= 0.93
     assert 0.93 < ratio < 1.4
+
+
+def slow_clustered(phi: list[float], labels: list[str], rho: float) -> tuple[float, float]:
+    """Variance of the mean and df for one stratum, from the working model by dense matrices."""
+    n, names = len(phi), sorted(set(labels))
+    indicator = np.array([[float(label == name) for name in names] for label in labels])
+    centring = np.eye(n) - np.full((n, n), 1 / n)
+    model = (1 - rho) * np.eye(n) + rho * indicator @ indicator.T
+    sums = indicator.T @ centring
+    covariance = sums @ model @ sums.T
+    observed = sums @ np.array(phi)
+    scale = np.ones(n) @ model @ np.ones(n) / np.trace(covariance)
+    return scale * observed @ observed / n**2, np.trace(covariance) ** 2 / np.trace(covariance @ covariance)
+
+
+def test_unequal_clusters_equal_the_slow_twin() -> None:
+    rng = np.random.default_rng(3)
+    labels = [name for name, size in zip("abcdefg", (2, 6, 3, 5, 2, 4, 3), strict=True) for _ in range(size)]
+    effect = dict(zip("abcdefg", rng.normal(size=7), strict=True))
+    phi = [effect[label] + float(rng.normal()) for label in labels]
+    residual = np.array(phi) - np.mean(phi)
+    within = sum(residual[i] * residual[j] for i in range(25) for j in range(25) if i != j and labels[i] == labels[j])
+    rho = within / sum(s * (s - 1) for s in (2, 6, 3, 5, 2, 4, 3)) / np.mean(residual**2)
+    assert 0 < rho < 1
+    variance, df = slow_clustered(phi, labels, rho)
+    got = estimate(influence(phi), clusters=labels)
+    assert (got.stderr**2, got.df) == pytest.approx((variance, df))
+    assert got.df < 6  # fewer than clusters less one
+
+
+def test_clusters_that_reach_over_strata_and_strata_of_one_cluster() -> None:
+    rng = np.random.default_rng(4)
+    a, b = influence(rng.normal(size=8)), influence(10 + rng.normal(size=4))
+    assert np.isnan(estimate(pool([a, b]), clusters=["x"] * 8 + ["y"] * 4).stderr)
+    lone = estimate(pool([a, b]), clusters=[*np.repeat(["p", "q", "r", "s"], 2), *["y"] * 4])
+    assert lone.stderr > 0  # the lone cluster's share of the variance is taken from the others
+    assert lone.df <= 3 + 1e-9
+    across = estimate(pool([a, b]), clusters=[*np.repeat(["p", "q", "r", "s"], 2), "p", "q", "r", "s"])
+    assert 0 < across.df <= 3 + 1e-9
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_noise_is_taken_off_within_clusters_too(seed: int) -> None:
+    """Groups of one item must give what no groups give, up to how the degrees of freedom are counted."""
+    rng = np.random.default_rng(seed)
+    scores = pair_scores(rng.normal(size=(60, 60)) + 5 * rng.normal(size=60), 4, seed)
+    alone, grouped = estimate(club(scores)), estimate(club(scores), clusters=list(range(60)))
+    assert grouped.stderr == pytest.approx(alone.stderr)
+    assert alone.stderr**2 < np.var(club(scores).phi_B, ddof=1) / 60

@@ -88,10 +88,88 @@ class Contrast(Estimated):
     unit: Unit
 
 
+EstimatorName = Literal["club", "l1out", "infonce", "infonce_tempered", "nwj", "interpolated", "smile", "retrieval"]
+
+
+class Estimator(Estimated):
+    estimator: EstimatorName
+    quantity: Literal["information", "remi", "remid"]
+    policy: str
+    subset: str | None
+    shift: str
+    n: Count
+    n_missing: Count
+    unit: Literal["nats/response", "share"]
+    saturation: Number | None
+    doubtful: bool
+
+
+class Agreement(Strict):
+    estimator: EstimatorName
+    about: Literal["sign", "order"]
+    quantity: Literal["remi", "remid"]
+    n_cells: Count
+    n_point: Count
+    n_interval: Count
+    n_opposed: Count
+
+
+class Disagreement(Strict):
+    estimator: EstimatorName
+    about: Literal["sign", "order"]
+    quantity: Literal["remi", "remid"]
+    policy: str
+    versus: str | None
+    subset: str | None
+    shift: str
+    level: Literal["interval", "opposed"]
+    value: Number
+    ci_low: Number
+    ci_high: Number
+    n: Count
+    unit: Literal["nats/response", "share"]
+    club_value: Number
+    club_ci_low: Number | None
+    club_ci_high: Number | None
+
+
 class Parts(Strict):
     user: Number | None
     character: Number | None
     dialogue: Number | None
+
+
+class PluginBound(Strict):
+    value: Number | None
+    ci_low: Number | None
+    ci_high: Number | None
+    information: Number | None
+    slack: Number | None
+    reason: str | None
+    exceeded: bool
+
+
+class Ingredients(Strict):
+    t: Chance | None
+    js: Number | None
+    eps_id: Chance | None
+    eps_ood: Chance | None
+
+
+class Share(Strict):
+    value: Chance
+    ci_low: Chance | None
+    ci_high: Chance | None
+
+
+class Shares(Strict):
+    paper: dict[Component, Share] | None
+    shapley: dict[Component, Share] | None
+    sparse: dict[Component, Share] | None
+    v: dict[str, Number | None]
+    leader: Component | None
+    leads: Chance | None
+    reason: str | None
 
 
 class Bound(Strict):
@@ -110,6 +188,10 @@ class Bound(Strict):
     n_ood: Count
     n_missing: Count
     unit: Literal["nats/response"]
+    bounds: dict[Literal["T0", "T1", "T1'", "T2", "T3", "T4", "T5"], PluginBound]
+    least: Literal["T0", "T1", "T2", "T3", "T4"] | None
+    ingredients: Ingredients
+    shares: Shares
 
 
 class Divergence(Strict):
@@ -226,6 +308,9 @@ class Result(Strict):
     remi: list[Remi]
     remid: list[Remid]
     contrasts: list[Contrast]
+    estimators: list[Estimator]
+    agreement: list[Agreement]
+    disagreements: list[Disagreement]
     bound: list[Bound]
     divergence: list[Divergence]
     worst_case: list[WorstCase]

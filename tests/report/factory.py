@@ -6,7 +6,10 @@ import random
 from typing import Any
 
 UNITS = {"nats/response": 1.0, "nats/token": 1 / 48, "nats/byte": 1 / 210}
+ESTIMATORS = ("club", "l1out", "infonce", "infonce_tempered", "nwj", "interpolated", "smile", "retrieval")
+CEILING = {"infonce": 1.0986, "infonce_tempered": 1.0986, "interpolated": 1.3863, "retrieval": 1.0}
 COMPONENTS = ("user", "character", "dialogue")
+KINDS = ("paper", "shapley", "sparse")
 CONTROLS = ("reference", "shuffled", "generic", "parrot")
 MODELS = ("rp-base-8b", "rp-sft-8b", "rp-grpo-8b")
 SUBSETS = {
@@ -64,8 +67,12 @@ def make_result(
     level: dict[str, float] | None = None,
     all_null: bool = False,
     hostile: bool = False,
+    disagreements: int = 0,
 ) -> dict[str, Any]:
-    """A result of docs/result.md. n: samples per subset. cost: factor on every model's loss under shift (nats)."""
+    """A result of docs/result.md. n: samples per subset. cost: factor on every model's loss under shift (nats).
+
+    disagreements: cells in which leave-one-out's interval lies on the other side of 0 from CLUB's.
+    """
     rng = random.Random(seed)
     subsets = SUBSETS if subsets is None else subsets
     levels = {**LEVEL, **{name: -9.0 + 3.0 * k for k, name in enumerate(models)}, **(level or {})}
@@ -121,6 +128,8 @@ def make_result(
         for quantity in (("remi",) if shift == "id" else ("remi", "remid"))
         for names in [{"policy": first, "versus": second, "quantity": quantity, "subset": None, "shift": shift}]
     ]
+    result["estimators"] = _estimators(result, fix)
+    result["agreement"], result["disagreements"] = _agreement(result, disagreements or int(hostile))
     shifted = [place for place in places + pooled if place[0] != "id"] if n_id else []
     result["bound"] = [
         _bound(rng, policy, shift, name, n_id, size[shift, name], all_null)
@@ -190,6 +199,55 @@ def _contrast(rng: random.Random, value: float, count: int) -> dict[str, Any]:
     }
 
 
+def _estimators(result: dict[str, Any], fix: Any) -> list[dict[str, Any]]:
+    """CLUB's rows under every estimator's name, scaled down to its ceiling where it has one; NWJ far below 0."""
+    rows = []
+    keys = ("policy", "subset", "shift", "value", "stderr", "ci_low", "ci_high", "n_missing", "unit")
+    for quantity in ("information", "remi", "remid"):
+        mine = [row for row in result[quantity] if row["unit"] == "nats/response"]
+        for name in ESTIMATORS:
+            top = CEILING.get(name)
+            factor = -4e6 if name == "nwj" else 1.0 if top is None else 0.03 * top
+            for row in mine:
+                if row["policy"] == "reference" and quantity != "information":
+                    continue
+                made = {key: row[key] for key in keys}
+                if row["value"] is not None:
+                    ends = sorted(factor * row[key] for key in ("ci_low", "ci_high"))
+                    made |= {"value": factor * row["value"], "ci_low": ends[0], "ci_high": ends[1]}
+                made |= {"n": row.get("n", row.get("n_ood")), "unit": "share" if name == "retrieval" else row["unit"]}
+                near = bool(top and row["value"] and factor * row["value"] > 0.9 * top)
+                ceiling = {"saturation": top if quantity == "information" else None, "doubtful": near}
+                rows.append(fix({"estimator": name, "quantity": quantity, **made, **ceiling}))
+    return rows
+
+
+def _agreement(result: dict[str, Any], count: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    rows = [row for row in result["estimators"] if row["estimator"] == "club" and row["quantity"] == "remid"]
+    found = [
+        {
+            **{"estimator": "l1out", "about": "sign", "quantity": "remid", "versus": None},
+            **{key: row[key] for key in ("policy", "subset", "shift", "n", "unit")},
+            **{"level": "opposed" if k == 0 else "interval", "value": -3.0, "ci_low": -5.0, "ci_high": -1.0},
+            **{"club_value": 4.0, "club_ci_low": 1.0, "club_ci_high": 7.0},
+        }
+        for k, row in enumerate(rows[:count])
+    ]
+    counts = [
+        {
+            **{"estimator": name, "about": about, "quantity": quantity, "n_cells": 20, "n_point": 1},
+            **{"n_interval": 0, "n_opposed": 0},
+        }
+        for name in ESTIMATORS[1:]
+        for about in ("sign", "order")
+        for quantity in ("remi", "remid")
+    ]
+    for row in found:
+        place = next(c for c in counts if all(c[key] == row[key] for key in ("estimator", "about", "quantity")))
+        place[f"n_{row['level']}"] += 1
+    return counts, found
+
+
 def _bound(
     rng: random.Random, policy: str, shift: str, name: str | None, n_id: int, n_ood: int, null: bool
 ) -> dict[str, Any]:
@@ -204,10 +262,39 @@ def _bound(
         **{"share": {part: raw[part] / total for part in COMPONENTS}, "remid": SHIFT_COST.get(shift, 1.0)},
         **{"n_id": n_id, "n_ood": n_ood, "n_missing": 0, "unit": "nats/response"},
     }
+    row |= _plugins(row, shift, null)
     if null:
         row.update(dict.fromkeys(("value", "h_hat", "delta", "input_term", "reference_term", "share", "remid")))
         row["js"] = dict.fromkeys(COMPONENTS)
     return row
+
+
+def _plugins(row: dict[str, Any], shift: str, null: bool) -> dict[str, Any]:
+    bounds: dict[str, Any] = {}
+    for k, name in enumerate(("T0", "T1", "T1'", "T2", "T3", "T4", "T5")):
+        keys = ("value", "ci_low", "ci_high", "information", "slack")
+        numbers = (40.0 - k, 30.0 - k, 50.0 - k, 39.0 - k, 1.0)
+        gone = null or name in ("T1'", "T5")
+        bounds[name] = dict.fromkeys(keys) if gone else dict(zip(keys, numbers, strict=True))
+        bounds[name] |= {
+            "reason": "needs what text does not have" if gone else None,
+            "exceeded": name == "T4" and not gone,
+        }
+    share = {part: row["share"][part] for part in COMPONENTS}
+    kinds = {
+        kind: {p: {"value": x, "ci_low": x / 2, "ci_high": (1 + x) / 2} for p, x in share.items()} for kind in KINDS
+    }
+    sets = (*COMPONENTS, "user+character", "user+dialogue", "character+dialogue", "user+character+dialogue")
+    return {
+        **{"bounds": bounds, "least": None if null else "T3"},
+        "ingredients": dict.fromkeys(("t", "js", "eps_id", "eps_ood"), None if null else 0.4),
+        "shares": {
+            **(dict.fromkeys(KINDS) if null else kinds),
+            "v": dict.fromkeys(sets, None if null else 0.2),
+            **{"leader": None if null or shift not in COMPONENTS else shift, "leads": None if null else 0.9},
+            "reason": "fewer than 6 inputs on a side" if null else None,
+        },
+    }
 
 
 def _worst(result: dict[str, Any], policy: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import NoReturn
 import typer
 
 from remid.api import share_processors
-from remid.cli import data, measure
+from remid.cli import data, measure, plan, study, verify
 from remid.errors import RemidError
 
 app = typer.Typer(
@@ -20,9 +20,10 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for _command in (measure.demo, measure.run, measure.respond, measure.report, measure.tokens):
+for _command in (measure.demo, measure.run, measure.respond, measure.report, measure.tokens, plan.plan, verify.verify):
     app.command()(_command)
 app.add_typer(data.app, name="data")
+app.add_typer(study.app, name="study")
 
 
 def main() -> NoReturn:

@@ -2,27 +2,43 @@
 
 from remid.estimate.bound import Bound, upper_bound
 from remid.estimate.design import balanced_design
-from remid.estimate.divergence import Divergence, classifier_js, rjsd
+from remid.estimate.divergence import Divergence, classifier_js, cross_fitted_logits, rjsd
+from remid.estimate.estimators import ceiling, infonce, infonce_tempered, interpolated, l1out, nwj, retrieval, smile
 from remid.estimate.inference import contrast, estimate, pool, remid
 from remid.estimate.information import UNITS, Influence, club, contrast_scores, in_unit, remi
 from remid.estimate.multiple import holm
+from remid.estimate.plugin import Side, plugin_bounds, response_gains
+from remid.estimate.shares import divergence_shares
 
 __all__ = [
     "UNITS",
     "Bound",
     "Divergence",
     "Influence",
+    "Side",
     "balanced_design",
+    "ceiling",
     "classifier_js",
     "club",
     "contrast",
     "contrast_scores",
+    "cross_fitted_logits",
+    "divergence_shares",
     "estimate",
     "holm",
     "in_unit",
+    "infonce",
+    "infonce_tempered",
+    "interpolated",
+    "l1out",
+    "nwj",
+    "plugin_bounds",
     "pool",
     "remi",
     "remid",
+    "response_gains",
+    "retrieval",
     "rjsd",
+    "smile",
     "upper_bound",
 ]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
+import numpy.typing as npt
 from scipy import optimize, stats
 
 from remid.types import FloatArray, IntArray
@@ -82,11 +83,15 @@ def rjsd(id_ND: FloatArray, ood_MD: FloatArray, *, n_permutations: int = 200, se
     return Divergence(value, raw, null_mean, p_value, value - half, value + half, *counts)
 
 
+def _usable_rows(x_ND: FloatArray) -> npt.NDArray[np.bool_]:
+    """Rows that are finite and have a length."""
+    length_N = np.linalg.norm(np.asarray(x_ND, dtype=np.float64), axis=1)
+    return np.asarray(np.isfinite(length_N) & (length_N > 0))
+
+
 def _unit_rows(x_ND: FloatArray) -> FloatArray:
-    x_ND = np.asarray(x_ND, dtype=np.float64)
-    length_N = np.linalg.norm(x_ND, axis=1)
-    usable_N = np.isfinite(length_N) & (length_N > 0)
-    return cast(FloatArray, x_ND[usable_N] / length_N[usable_N, None])
+    x_ND = np.asarray(x_ND, dtype=np.float64)[_usable_rows(x_ND)]
+    return cast(FloatArray, x_ND / np.linalg.norm(x_ND, axis=1)[:, None])
 
 
 def _distinct(x_ND: FloatArray) -> int:
@@ -143,27 +148,62 @@ def classifier_js(id_ND: FloatArray, ood_MD: FloatArray, *, seed: int, folds: in
     (>= 0, so that it can withdraw to "cannot tell" and the null stays near 0) from folds inside each training fold.
     Slightly negative under no shift. NaN with fewer than 4 usable rows on a side. Raises ValueError for folds < 2.
     """
+    logit_N, logit_M = cross_fitted_logits(id_ND, ood_MD, seed=seed, folds=folds)
+    return js_from_logits(logit_N, logit_M)
+
+
+def js_from_logits(logit_id_N: FloatArray, logit_ood_M: FloatArray) -> float:
+    """ln 2 minus the balanced cross-entropy (nats) of logits for "OOD"; rows that are NaN are left out."""
+    logit_N, logit_M = (x[np.isfinite(x)] for x in (logit_id_N, logit_ood_M))
+    if min(logit_N.size, logit_M.size) < 4:
+        return float("nan")
+    y_N = np.repeat([0, 1], [logit_N.size, logit_M.size])
+    return float(np.log(2) - _balanced_cross_entropy(np.concatenate([logit_N, logit_M]), y_N, 0.0, 1.0))
+
+
+def cross_fitted_logits(
+    a_ND: FloatArray, b_MD: FloatArray, *, seed: int, folds: int = 5, paired: bool = False
+) -> tuple[FloatArray, FloatArray]:
+    """Estimates of log b(x)/a(x), the ratio of the two laws, at each row of a (N,) and of b (M,), in nats.
+
+    Each from the calibrated classifier of `classifier_js` fitted to other rows. paired: row k of both sides belongs to
+    one item, so that both stay on one side of every split (then N = M, and an item unusable on one side is left out).
+    NaN where a row is unusable, everywhere with fewer than 4 usable rows on a side. Raises ValueError for folds < 2.
+    """
     if folds < 2:
         raise ValueError(f"cross-fitting needs at least 2 folds, got {folds}")
-    id_ND, ood_MD = _unit_rows(id_ND), _unit_rows(ood_MD)
-    if min(len(id_ND), len(ood_MD)) < 4:
-        return float("nan")
+    usable_N, usable_M = _usable_rows(a_ND), _usable_rows(b_MD)
+    if paired:
+        usable_N = usable_M = usable_N & usable_M
+    logit_N, logit_M = np.full(len(a_ND), np.nan), np.full(len(b_MD), np.nan)
+    n, m = int(usable_N.sum()), int(usable_M.sum())
+    if min(n, m) < 4:
+        return logit_N, logit_M
+    x_ND = np.concatenate([_unit_rows(a_ND[usable_N]), _unit_rows(b_MD[usable_M])])
+    y_N = (np.arange(n + m) >= n).astype(np.int64)
+    group_N = np.tile(np.arange(n), 2) if paired else None
     rng = np.random.default_rng(np.random.SeedSequence(seed))
-    x_ND = np.concatenate([id_ND, ood_MD])
-    y_N = (np.arange(len(x_ND)) >= len(id_ND)).astype(np.int64)
-    logit_N = np.empty(len(x_ND))
-    for train_N, test_N in _splits(y_N, folds, rng):
-        logit_N[test_N] = _calibrated_logits(x_ND[train_N], y_N[train_N], x_ND[test_N], rng)
-    return float(np.log(2) - _balanced_cross_entropy(logit_N, y_N, 0.0, 1.0))
+    logit = np.empty(n + m)
+    for train_N, test_N in _splits(y_N, folds, rng, group_N):
+        group = None if group_N is None else group_N[train_N]
+        logit[test_N] = _calibrated_logits(x_ND[train_N], y_N[train_N], x_ND[test_N], rng, group)
+    logit_N[usable_N], logit_M[usable_M] = logit[:n], logit[n:]
+    return logit_N, logit_M
 
 
-def _splits(y_N: IntArray, folds: int, rng: np.random.Generator) -> Iterator[tuple[IntArray, IntArray]]:
-    """Stratified folds (train rows, test rows); no more folds than the smaller class has rows."""
+def _splits(
+    y_N: IntArray, folds: int, rng: np.random.Generator, group_N: IntArray | None = None
+) -> Iterator[tuple[IntArray, IntArray]]:
+    """Stratified folds (train rows, test rows); no more folds than the smaller class has rows. Groups stay whole."""
     folds = min(folds, int(np.bincount(y_N).min()))
     fold_N = np.empty(y_N.size, dtype=np.int64)
-    for label in (0, 1):
-        rows = np.flatnonzero(y_N == label)
-        fold_N[rows] = rng.permutation(rows.size) % folds
+    if group_N is not None:  # a row of each class per group: balanced without further care
+        groups, rank_N = np.unique(group_N, return_inverse=True)
+        fold_N[:] = (rng.permutation(groups.size) % folds)[rank_N]
+    else:
+        for label in (0, 1):
+            rows = np.flatnonzero(y_N == label)
+            fold_N[rows] = rng.permutation(rows.size) % folds
     for fold in range(folds):
         yield np.flatnonzero(fold_N != fold), np.flatnonzero(fold_N == fold)
 
@@ -176,13 +216,13 @@ def _balanced_cross_entropy(logit_N: FloatArray, y_N: IntArray, low: float, high
 
 
 def _calibrated_logits(
-    train_ND: FloatArray, y_N: IntArray, test_MD: FloatArray, rng: np.random.Generator
+    train_ND: FloatArray, y_N: IntArray, test_MD: FloatArray, rng: np.random.Generator, group_N: IntArray | None
 ) -> FloatArray:
     """Logits (M,) for the test rows from a model whose strength and slope were chosen within the training rows."""
     from sklearn.linear_model import LogisticRegression
 
     train_NK, test_MK = _principal_components(train_ND, test_MD)
-    inner = list(_splits(y_N, 3, rng))
+    inner = list(_splits(y_N, 3, rng, group_N))
     # Platt's targets: with few rows even a perfect separation is no ground for certainty.
     n_0, n_1 = np.bincount(y_N)
     low, high = 1 / (n_0 + 2), (n_1 + 1) / (n_1 + 2)

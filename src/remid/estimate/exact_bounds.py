@@ -134,7 +134,7 @@ def _t4(w: _World) -> FloatArray:
     most = np.log(w.policy_XY.shape[-1])
     of_p = np.minimum(information(w.p_X, w.policy_XY), t * most)
     of_q = np.minimum(information(w.q_X, w.reference_XY), t * most)
-    return of_p + of_q + 2 * _capped_entropy(t)
+    return np.asarray(of_p + of_q + 2 * _capped_entropy(t))
 
 
 def largest_total_variation(js: FloatArray) -> FloatArray:
@@ -178,7 +178,7 @@ def _t6(w: _World) -> FloatArray:
     """
     of_p = np.minimum(information(w.p_only_X, w.policy_XY), _by_distance(w.p_only_X, w.policy_XY, w.reference_XY))
     of_q = np.minimum(information(w.q_only_X, w.reference_XY), _by_distance(w.q_only_X, w.reference_XY, w.policy_XY))
-    return _divergence_change(w, w.policy_XY) - _divergence_change(w, w.reference_XY) + w.t * (of_p + of_q)
+    return np.asarray(_divergence_change(w, w.policy_XY) - _divergence_change(w, w.reference_XY) + w.t * (of_p + of_q))
 
 
 def _divergence_change(w: _World, channel_XY: FloatArray) -> FloatArray:
@@ -218,7 +218,7 @@ def _t8(w: _World) -> FloatArray:
     """T6 with variational lower bounds of the two residual informations that T6 drops."""
     of_p = information(w.p_only_X, w.policy_XY) - variational_information(w.p_only_X, w.reference_XY, w.policy_XY)
     of_q = information(w.q_only_X, w.reference_XY) - variational_information(w.q_only_X, w.policy_XY, w.reference_XY)
-    return _divergence_change(w, w.policy_XY) - _divergence_change(w, w.reference_XY) + w.t * (of_p + of_q)
+    return np.asarray(_divergence_change(w, w.policy_XY) - _divergence_change(w, w.reference_XY) + w.t * (of_p + of_q))
 
 
 def _t9(w: _World, *, cross: bool = True) -> FloatArray:

@@ -45,7 +45,7 @@ class RunConfig(BaseModel):
     traces: TraceSource = "auto"
     trace_format: TraceFormat = "compact"
     trace_tokens: int = Field(default=96, ge=8)
-    negatives: int = Field(default=2, ge=1)
+    negatives: int = Field(default=4, ge=1)
     embedder: str = "builtin"
     permutations: int = Field(default=200, ge=20)
     cluster_by: str | None = None

@@ -60,7 +60,7 @@ def information_rows(subsets: Sequence[SubsetScores], confidence: float) -> list
                 positive = _mean(in_unit(s.scores[policy], unit).positive_B[np.isfinite(influence.phi_B)])
                 negative = None if positive is None else positive - influence.value
                 means = {"positive_mean": positive, "negative_mean": negative}
-                rows.append({**_place(policy, s.subset, s.shift), **_numbers(made), **means})
+                rows.append({**place(policy, s.subset, s.shift), **numbers(made), **means})
                 del rows[-1]["p_value"]  # against 0, which CLUB as an upper bound cannot be tested for
     return rows
 
@@ -72,7 +72,7 @@ def remi_rows(subsets: Sequence[SubsetScores], confidence: float) -> list[Row]:
         for policy in subsets[0].scores:
             for cell in _remi_cells(subsets, policy, unit):
                 made = estimate(cell.influence, confidence=confidence, clusters=cell.clusters)
-                rows.append({**_place(policy, cell.subset, cell.shift), **_numbers(made)})
+                rows.append({**place(policy, cell.subset, cell.shift), **numbers(made)})
     return rows
 
 
@@ -85,13 +85,13 @@ def remid_rows(subsets: Sequence[SubsetScores], confidence: float) -> list[Row]:
     for unit in UNITS:
         for policy in subsets[0].scores:
             row_cells = _remi_cells(subsets, policy, unit)
-            base = _id_cell(row_cells)
+            base = id_cell(row_cells)
             for cell in row_cells:
                 if base is None or cell.shift == ID:
                     continue
-                made = _remid(base, cell, confidence)
+                made = remid_of(base, cell, confidence)
                 counts = {"n_id": base.influence.n, "n_ood": cell.influence.n}
-                rows.append({**_place(policy, cell.subset, cell.shift), **_numbers(made), **counts})
+                rows.append({**place(policy, cell.subset, cell.shift), **numbers(made), **counts})
     _adjust(rows, confidence, family=lambda row: (row["unit"], row["subset"] is None, row["policy"] in CONTROLS))
     for row in rows:
         del row["n"]
@@ -110,12 +110,12 @@ def contrast_rows(subsets: Sequence[SubsetScores], policies: Sequence[str], conf
                     s.scores[a], s.scores[b], s.scores[REFERENCE], u
                 ),
             )
-            base = _id_cell(pair_cells)
+            base = id_cell(pair_cells)
             for cell in (c for c in pair_cells if c.subset is None):
                 made = estimate(cell.influence, confidence=confidence, clusters=cell.clusters)
                 rows.append(_contrast_row(policy, versus, "remi", cell, made))
                 if base is not None and cell.shift != ID:
-                    rows.append(_contrast_row(policy, versus, "remid", cell, _remid(base, cell, confidence)))
+                    rows.append(_contrast_row(policy, versus, "remid", cell, remid_of(base, cell, confidence)))
     _adjust(rows, confidence, family=lambda row: (row["unit"], row["quantity"]))
     return rows
 
@@ -144,11 +144,13 @@ def _remi_cells(subsets: Sequence[SubsetScores], policy: str, unit: str) -> list
     return cells(subsets, lambda s: remi(s.scores[policy], s.scores[REFERENCE], unit))
 
 
-def _id_cell(row_cells: Sequence[Cell]) -> Cell | None:
+def id_cell(row_cells: Sequence[Cell]) -> Cell | None:
+    """All of ID, or None where there is no ID data."""
     return next((cell for cell in row_cells if cell.shift == ID and cell.subset is None), None)
 
 
-def _remid(base: Cell, cell: Cell, confidence: float) -> Estimate:
+def remid_of(base: Cell, cell: Cell, confidence: float) -> Estimate:
+    """R-EMID of a cell against all of ID."""
     return remid(
         base.influence,
         cell.influence,
@@ -158,17 +160,19 @@ def _remid(base: Cell, cell: Cell, confidence: float) -> Estimate:
     )
 
 
-def _place(policy: str, subset: str | None, shift: str) -> Row:
+def place(policy: str, subset: str | None, shift: str) -> Row:
+    """Where a row belongs."""
     return {"policy": policy, "subset": subset, "shift": shift}
 
 
-def _numbers(made: Estimate) -> Row:
+def numbers(made: Estimate) -> Row:
+    """The estimate as a row's values."""
     values = {key: number(getattr(made, key)) for key in ("value", "stderr", "ci_low", "ci_high", "p_value")}
     return {**values, "n": made.n, "n_missing": made.n_missing, "unit": made.unit}
 
 
 def _contrast_row(policy: str, versus: str, quantity: str, cell: Cell, made: Estimate) -> Row:
-    row = {**_place(policy, cell.subset, cell.shift), **_numbers(made), "versus": versus, "quantity": quantity}
+    row = {**place(policy, cell.subset, cell.shift), **numbers(made), "versus": versus, "quantity": quantity}
     del row["n_missing"]
     return row
 

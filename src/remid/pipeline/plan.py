@@ -112,7 +112,8 @@ def _groups(samples: list[Sample], policies: tuple[str, ...], traces: Traces, co
     groups = []
     for name in names:
         members = tuple(s for s in samples if s.subset == name)
-        design = balanced_design(len(members), config.negatives, config.seed)
+        clusters = _clusters(members, config.cluster_by)
+        design = balanced_design(len(members), config.negatives, config.seed, clusters=clusters)
         prompts = tuple(_prompt(sample, traces) for sample in members)
         answers = subset_texts(members, policies, design)
         groups.append(Group(name, members[0].shift, members[0].split, members, design, prompts, answers))

@@ -13,6 +13,8 @@ import numpy as np
 from remid.lm.embed import EmbedderSource
 from remid.lm.models import resolve_device, resolve_dtype
 from remid.pipeline import measure
+from remid.pipeline.agreement import agreement_rows, estimator_rows
+from remid.pipeline.bounds import bound_rows
 from remid.pipeline.details import detail_rows
 from remid.pipeline.missing import Missing, find_missing
 from remid.pipeline.plan import Group, Plan
@@ -36,7 +38,7 @@ def make_result(
     answers = {g.subset: g.answers for g in groups}
     policies = [name for name in groups[0].answers if name not in CONTROLS]
     confidence = config.confidence
-    with progress.stage("estimating", 4) as step:
+    with progress.stage("estimating", 5) as step:
         information = measure.information_rows(subsets, confidence)
         step(1)
         remi_list = measure.remi_rows(subsets, confidence)
@@ -45,10 +47,13 @@ def make_result(
         step(1)
         contrasts = measure.contrast_rows(subsets, policies, confidence)
         step(1)
+        estimators, gains = estimator_rows(subsets, confidence)
+        agreement, disagreements = agreement_rows(estimators, gains, contrasts, confidence)
+        step(1)
     vectors = embed_texts(needed_texts(subsets, answers), store, embedder, progress)
     shifts = Shifts(subsets, answers, vectors, permutations=config.permutations, seed=config.seed)
     divergences = shifts.divergence_rows(progress)
-    bounds = shifts.bound_rows(divergences, remid_list, progress)
+    bounds = bound_rows(shifts, list(groups[0].answers), divergences, remid_list, confidence, progress)
     missing = find_missing(groups, plan.traces, scored, prompts)
     result: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
@@ -58,6 +63,9 @@ def make_result(
         "remi": remi_list,
         "remid": remid_list,
         "contrasts": contrasts,
+        "estimators": estimators,
+        "agreement": agreement,
+        "disagreements": disagreements,
         "bound": bounds,
         "divergence": divergences,
         "worst_case": measure.worst_rows(remid_list, bounds),

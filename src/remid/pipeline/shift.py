@@ -1,4 +1,4 @@
-"""The shift itself: embeddings of inputs and responses, divergences per component, and the bound with its shares."""
+"""The shift itself: embeddings of inputs and responses, their divergences, and how well sides are told apart."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from remid.estimate import classifier_js, rjsd, upper_bound
+from remid.estimate import classifier_js, cross_fitted_logits, divergence_shares, rjsd
 from remid.estimate.divergence import Divergence
+from remid.estimate.shares import Shares
 from remid.lm.embed import EmbedderSource
 from remid.pipeline.measure import SubsetScores, number
 from remid.pipeline.policies import REFERENCE, Texts
@@ -57,7 +58,7 @@ def needed_texts(subsets: Sequence[SubsetScores], answers: dict[str, dict[str, T
     return texts | {text for by_policy in answers.values() for row in by_policy.values() for text in row if text}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Target:
     """What ID is compared with: one shifted subset, or all subsets of a shift together (subset None)."""
 
@@ -83,6 +84,9 @@ class Shifts:
             *(Target(None, shift, tuple(s for s in shifted if s.shift == shift)) for shift in whole),
         ]
         self._responses: dict[tuple[tuple[str, ...], str], float] = {}
+        self._singles: dict[tuple[Target, str], Divergence] = {}
+        self._shares: dict[Target, Shares] = {}
+        self._input_logits: dict[Target, tuple[FloatArray, FloatArray]] = {}
 
     def divergence_rows(self, progress: Progress) -> list[Row]:
         """RJSD and classifier estimate per component, for each shifted subset and each shift as a whole."""
@@ -98,6 +102,7 @@ class Shifts:
         id_ND = self._inputs(self._id, component)
         ood_MD = self._inputs(target.parts, component)
         found = self._rjsd(id_ND, ood_MD)
+        self._singles[target, component] = found
         return {
             "subset": target.subset,
             "shift": target.shift,
@@ -116,50 +121,58 @@ class Shifts:
             "unit": "nats",
         }
 
-    def bound_rows(self, divergences: Sequence[Row], remid_rows: Sequence[Row], progress: Progress) -> list[Row]:
-        """Theorem 3.4 for every policy, shifted subset and whole shift, with the R-EMID beside it."""
-        js: dict[tuple[str | None, str], dict[str, float]] = {}
-        for row in divergences:
-            value = np.nan if row["rjsd"] is None else row["rjsd"]
-            js.setdefault((row["subset"], row["shift"]), {})[row["component"]] = value
-        lost = {(r["policy"], r["subset"], r["shift"]): r["value"] for r in remid_rows if r["unit"] == "nats/response"}
-        policies = list(self._subsets[0].scores) if self._subsets else []
+    @property
+    def targets(self) -> tuple[Target, ...]:
+        """Every shifted subset, then every shift as a whole; none where there is no ID data."""
+        return tuple(self._targets)
+
+    @property
+    def on_id(self) -> Target:
+        """All ID subsets together."""
+        return Target(None, ID, tuple(self._id))
+
+    def shares(self, target: Target) -> Shares:
+        """Which component the shift is in; `divergence_rows` must have been called before."""
+        if target not in self._shares:
+            pairs = [(self._inputs(self._id, c), self._inputs(target.parts, c)) for c in COMPONENTS]
+            singles = [self._singles[target, component] for component in COMPONENTS]
+            # A mean needs fewer permutations than a p-value, and the product kernels' nulls hardly vary.
+            self._shares[target] = divergence_shares(
+                [pair[0] for pair in pairs], [pair[1] for pair in pairs], singles, n_permutations=40, seed=self._seed
+            )
+        return self._shares[target]
+
+    def input_logits(self, target: Target) -> tuple[FloatArray, FloatArray]:
+        """log Q/P of the whole input at each ID sample and at each sample of the target, cross-fitted."""
+        if target not in self._input_logits:
+            id_ND, ood_MD = (
+                np.concatenate([_unit(self._inputs(parts, c)) for c in COMPONENTS], axis=1)
+                for parts in (self._id, target.parts)
+            )
+            self._input_logits[target] = cross_fitted_logits(id_ND, ood_MD, seed=self._seed)
+        return self._input_logits[target]
+
+    def response_logits(self, parts: Sequence[SubsetScores], policy: str) -> tuple[FloatArray, FloatArray]:
+        """log V/W at the policy's and at the reference's response to each sample, NaN where a response is missing.
+
+        The classifier sees the response's embedding and its elementwise products with those of the input's parts, in
+        which a linear model can find how close the response is to its input.
+        """
+        if policy == REFERENCE:
+            zeros_B = np.zeros(sum(len(s.samples) for s in parts))
+            return zeros_B, zeros_B
+        inputs = [_unit(self._inputs(parts, c)) for c in COMPONENTS]
         rows = []
-        with progress.stage("bounds", len(policies) * len(self._targets)) as step:
-            for policy in policies:
-                delta_id = self._response_divergence(self._id, policy)
-                for target in self._targets:
-                    delta_ood = self._response_divergence(target.parts, policy)
-                    rows.append(self._bound_row(policy, target, js[target.subset, target.shift], delta_id, delta_ood))
-                    rows[-1]["remid"] = lost.get((policy, target.subset, target.shift))
-                    step(1)
-        return rows
+        for who in (REFERENCE, policy):
+            texts = [text for s in parts for text in self._answers[s.subset][who]]
+            said_BD = np.stack([self._vectors[t] if t else np.full_like(inputs[0][0], np.nan) for t in texts])
+            said_BD = _unit(said_BD.astype(np.float64))
+            rows.append(np.concatenate([said_BD, *(said_BD * x_BD for x_BD in inputs)], axis=1))
+        at_reference_B, at_policy_B = cross_fitted_logits(rows[0], rows[1], seed=self._seed, paired=True)
+        return at_policy_B, at_reference_B
 
-    def _bound_row(self, policy: str, target: Target, js: dict[str, float], delta_id: float, delta_ood: float) -> Row:
-        made = upper_bound(
-            _joined([s.scores[policy] for s in self._id]),
-            _joined([s.scores[REFERENCE] for s in target.parts]),
-            js,
-            delta_id=delta_id,
-            delta_ood=delta_ood,
-        )
-        numbers = {
-            key: number(getattr(made, key)) for key in ("value", "h_hat", "delta", "input_term", "reference_term")
-        }
-        return {
-            "policy": policy,
-            "subset": target.subset,
-            "shift": target.shift,
-            **numbers,
-            "js": {name: number(value) for name, value in made.js.items()},
-            "share": None if made.share is None else {name: number(value) for name, value in made.share.items()},
-            "n_id": made.n_id,
-            "n_ood": made.n_ood,
-            "n_missing": made.n_missing,
-            "unit": "nats/response",
-        }
-
-    def _response_divergence(self, subsets: Sequence[SubsetScores], policy: str) -> float:
+    def response_divergence(self, subsets: Sequence[SubsetScores], policy: str) -> float:
+        """Corrected RJSD of the policy's and the reference's responses, nats; 0 for the reference itself."""
         if policy == REFERENCE:
             return 0.0
         key = (tuple(s.subset for s in subsets), policy)
@@ -180,6 +193,12 @@ class Shifts:
 
 def _stack(vectors: Sequence[npt.NDArray[np.float32]]) -> FloatArray:
     return np.stack(vectors).astype(np.float64) if vectors else np.zeros((0, 1))
+
+
+def _unit(x_ND: FloatArray) -> FloatArray:
+    """Rows of length 1; a row without length stays 0."""
+    length_N = np.linalg.norm(x_ND, axis=1, keepdims=True)
+    return np.asarray(x_ND / np.where(length_N > 0, length_N, 1.0))
 
 
 def _joined(parts: Sequence[PairScores]) -> PairScores:

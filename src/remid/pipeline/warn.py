@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from remid.estimate import UNITS
+from remid.pipeline.bounds import exceeded_bounds
 from remid.pipeline.config import RunConfig
 from remid.pipeline.policies import PARROT, SHUFFLED
 from remid.types import ID, Benchmark
@@ -20,6 +21,7 @@ def find_warnings(benchmark: Benchmark, result: dict[str, Any], config: RunConfi
         *_above_reference(result),
         *_floor_broken(result),
         *_uninformed_estimator(result),
+        *(_row(*row) for row in exceeded_bounds(result)),
         *_left_out(result),
         *_small(result),
     ]

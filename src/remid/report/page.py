@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from remid.errors import StoreError
 from remid.report import text
+from remid.report.agreement import estimator_view
 from remid.report.verdict import confidence, make_verdict
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ _SCRIPTS = (
     "heatmap.js",
     "forest.js",
     "bound.js",
+    "bounds.js",
     "samples.js",
     "sample.js",
     "main.js",
@@ -90,6 +92,7 @@ def render_page(result: dict[str, Any], details: list[dict[str, Any]]) -> str:
     return env.get_template("page.html").render(
         result=result,
         verdict=make_verdict(result),
+        estimators=estimator_view(result),
         confidence=confidence(result),
         csp=policy,
         css="\n".join((_TEMPLATES / name).read_text("utf-8") for name in _STYLES),
@@ -98,9 +101,14 @@ def render_page(result: dict[str, Any], details: list[dict[str, Any]]) -> str:
         n_samples=sum(row["n"] for row in result["subsets"]),
         n_models=sum(row["kind"] == "model" for row in result["policies"]),
         manifest=list(_flat(result.get("manifest", {}))),
-        data={"result": _block(result), "details": _block(details), "controls": _block(CONTROLS)},
+        data={"result": _block(_drawn(result)), "details": _block(details), "controls": _block(CONTROLS)},
         kind_of=lambda part: type(part).__name__,
     )
+
+
+def _drawn(result: dict[str, Any]) -> dict[str, Any]:
+    """What the scripts need: other estimators stand in the page already, and their rows are many."""
+    return {key: rows for key, rows in result.items() if key not in {"estimators", "agreement", "disagreements"}}
 
 
 def _environment() -> Environment:

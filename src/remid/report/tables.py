@@ -11,8 +11,10 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from remid.report.bounds import BOUND_COLUMNS, BOUND_FLAGS, BOUND_TEXT
+from remid.report.sentence import Line, Name
 from remid.report.text import MAIN_UNIT, Row, estimate, half_width, interval, short, visible
-from remid.report.verdict import Line, Name, confidence, id_row, make_verdict, pooled_rows
+from remid.report.verdict import confidence, id_row, make_verdict, pooled_rows
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -21,7 +23,10 @@ if TYPE_CHECKING:
 _TEXT = {"policy", "kind", "subset", "shift", "split", "unit", "versus", "quantity", "component", "code", "text"}
 _TEXT |= {"what", "reason", "examples", "by_remid.subset", "by_bound.subset"}
 _WHOLE = {"n", "n_id", "n_ood", "n_distinct_id", "n_distinct_ood", "n_missing", "n_responses", "n_unscorable"}
-_FLAG = {"significant"}
+_TEXT |= {"estimator", "about", "level"}
+_WHOLE |= {"n_cells", "n_point", "n_interval", "n_opposed"}
+_FLAG = {"significant", "doubtful"} | BOUND_FLAGS
+_TEXT |= BOUND_TEXT
 
 _ESTIMATE = ("value", "stderr", "ci_low", "ci_high")
 _PARTS = ("user", "character", "dialogue")
@@ -42,10 +47,20 @@ TABLES: dict[str, tuple[str, ...]] = {
         *("policy", "versus", "quantity", "subset", "shift", *_ESTIMATE, "p_value", "p_adjusted", "significant"),
         *("n", "unit"),
     ),
+    "estimators": (
+        *("estimator", "quantity", "policy", "subset", "shift", *_ESTIMATE, "n", "n_missing", "unit"),
+        *("saturation", "doubtful"),
+    ),
+    "agreement": ("estimator", "about", "quantity", "n_cells", "n_point", "n_interval", "n_opposed"),
+    "disagreements": (
+        *("estimator", "about", "quantity", "policy", "subset", "shift", "versus", "level"),
+        *("value", "ci_low", "ci_high", "n", "unit", "club_value", "club_ci_low", "club_ci_high"),
+    ),
     "bound": (
         *("policy", "subset", "shift", "value", "h_hat", "delta", "input_term", "reference_term"),
         *(f"{key}.{part}" for key in ("js", "share") for part in _PARTS),
         *("remid", "n_id", "n_ood", "n_missing", "unit"),
+        *BOUND_COLUMNS,
     ),
     "divergence": (
         *("subset", "shift", "component", "rjsd", "rjsd_raw", "null_mean", "p_value", "ci_low", "ci_high"),
@@ -71,7 +86,7 @@ def write_tables(result: dict[str, Any], folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     written: list[Path] = []
     for name, known in TABLES.items():
-        rows = [flatten(row) for row in result[name]]
+        rows = [flatten(row) for row in result.get(name, [])]  # older runs lack some
         extra = dict.fromkeys(key for row in rows for key in row if key not in known and key not in _emptied(known))
         columns = [*known, *extra]
         path = folder / f"{name}.csv"
@@ -89,7 +104,7 @@ def write_tables(result: dict[str, Any], folder: Path) -> list[Path]:
 
 def _emptied(known: tuple[str, ...]) -> set[str]:
     """Keys that stand for flattened columns, seen in a row only where the whole dict is null ("share")."""
-    return {column.split(".")[0] for column in known if "." in column}
+    return {column[:k] for column in known for k, letter in enumerate(column) if letter == "."}
 
 
 def _type(pa: Any, column: str) -> Any:

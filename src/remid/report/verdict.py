@@ -8,42 +8,10 @@ all (docs/result.md; the parrot control shows it for the data at hand).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
+from remid.report.agreement import disagreement_line
+from remid.report.sentence import Line, Name, Part, Stat, Tone, shift_name
 from remid.report.text import MAIN_UNIT, UNITS, Row, decimals, estimate, half_width, interval, number, p_text, percent
-
-Tone = Literal["loss", "gain", "calm", "unknown", "warning"]
-
-
-@dataclass(frozen=True, slots=True)
-class Name:
-    """A piece of a sentence that came from the user's data, to be set apart (and isolated) when shown."""
-
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Stat:
-    """The numbers of a sentence, which a page may set apart from its words."""
-
-    text: str
-
-
-Part = str | Name | Stat
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """One or two sentences. code: which rule made it, for tests and style sheets."""
-
-    tone: Tone
-    code: str
-    parts: tuple[Part, ...]
-
-    @property
-    def text(self) -> str:
-        """The sentence as plain text, nothing marked."""
-        return "".join(part if isinstance(part, str) else part.text for part in self.parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +41,6 @@ def make_verdict(result: Row) -> Verdict:
     models = [row["policy"] for row in result["policies"] if row["kind"] == "model"]
     findings = tuple(_finding(result, policy) for policy in models)
     return Verdict(_headline(result, findings), _scale(result, models), findings)
-
-
-def shift_name(shift: str) -> tuple[Part, ...]:
-    """ "the user shift"; the user's own kinds of shift are set apart as foreign text."""
-    if shift in {"user", "character", "dialogue"}:
-        return (f"the {shift} shift",)
-    return ("the shift “", Name(shift), "”")
 
 
 def confidence(result: Row) -> str:
@@ -252,7 +213,7 @@ def _on_id(result: Row, policy: str) -> list[Line]:
 
 
 def _scale(result: Row, models: list[str]) -> tuple[Line, ...]:
-    """What the controls say about the scale itself."""
+    """What the controls, and other estimators, say about the scale itself."""
     controls = {row["policy"] for row in result["policies"] if row["kind"] == "control"}
     values = {name: row for name in [*controls, *models] if (row := id_row(result, name)) and row["value"] is not None}
     best = max((values[name]["value"] for name in models if name in values), default=None)
@@ -296,7 +257,8 @@ def _scale(result: Row, models: list[str]) -> tuple[Line, ...]:
             if policy in values and values[policy]["value"] <= row["value"]:
                 text = f" lies at or below the {name} control on ID data: its responses tell no more of their input."
                 add("model_below_control", "The model “", Name(policy), "”", text)
-    return tuple(lines)
+    other = disagreement_line(result)
+    return (*lines, other) if other else tuple(lines)
 
 
 def _headline(result: Row, findings: tuple[Finding, ...]) -> Line:

@@ -31,12 +31,14 @@ class GaussianWorld:
         """Expectation of CLUB with the exact q, in nats: never below the information."""
         return self.dimensions * self.correlation**2 / (1 - self.correlation**2)
 
-    def scores(self, n: int, rng: np.random.Generator) -> FloatArray:
-        """S_BB[i, j] = log p(y_j | x_i) in nats for n fresh pairs."""
+    def draw(self, n: int, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
+        """n fresh pairs: S_BB[i, j] = log p(y_j|x_i), and their density log p(y_j|x_j) - log p(y_j), nats."""
         x_BD = rng.standard_normal((n, self.dimensions))
         noise_variance = 1 - self.correlation**2
         y_BD = self.correlation * x_BD + np.sqrt(noise_variance) * rng.standard_normal((n, self.dimensions))
         mean_BD = self.correlation * x_BD
         square_BB = (mean_BD**2).sum(-1)[:, None] + (y_BD**2).sum(-1)[None, :] - 2 * mean_BD @ y_BD.T
-        constant = -0.5 * self.dimensions * np.log(2 * np.pi * noise_variance)
-        return np.asarray(constant - square_BB / (2 * noise_variance))
+        constant = -0.5 * self.dimensions * np.log(2 * np.pi)
+        S_BB = constant - 0.5 * self.dimensions * np.log(noise_variance) - square_BB / (2 * noise_variance)
+        marginal_B = constant - 0.5 * (y_BD**2).sum(-1)
+        return np.asarray(S_BB), np.asarray(np.diagonal(S_BB) - marginal_B)

@@ -13,7 +13,7 @@ function drawBound() {
   byId('bound-table').replaceChildren(makeTable({
     caption: 'The bound in nats/response (a plug-in estimate, no interval) and Jensen-Shannon divergences in nats', rows: all, tall: true, pooled: (row) => row.subset === null,
     columns: [col.policy, col.subset, col.shift, col.num('Bound', (row) => row.value), col.num('Input term', (row) => row.input_term),
-      ...PARTS.map((key) => ({ label: `${key} share`, num: true, sort: (row) => row.share && row.share[key], cell: (row) => (row.share ? `${Math.round(100 * row.share[key])}%` : 'n/a') })),
+      ...PARTS.map((key) => ({ label: `${key} share (paper's)`, num: true, sort: (row) => row.share && row.share[key], cell: (row) => (row.share ? `${Math.round(100 * row.share[key])}%` : 'n/a') })),
       col.num('Reference term', (row) => row.reference_term), col.num('R-EMID', (row) => row.remid), col.num('H_hat', (row) => row.h_hat), col.num('Delta', (row) => row.delta),
       ...PARTS.map(part), col.n('n_id', 'n ID'), col.n('n_ood', 'n shifted'), col.n('n_missing', 'missing'), col.why],
   }));
@@ -33,14 +33,15 @@ function drawBound() {
   const tick = (row) => (row.subset === null ? SHIFT_WORDS.get(row.shift) || label(row.shift, 18) : label(row.subset, 18));
   const note = (row) => [`<b>${label(row.policy, 60)}</b> · ${plain(subsetLabel(row, 60))}`, `bound ${number(row.value, null, false)} nats/response (plug-in, no interval)`,
     `input term ${number(row.input_term, null, false)}, reference term ${number(row.reference_term, null, false)}`,
-    row.share ? PARTS.map((key) => `${key} ${Math.round(100 * row.share[key])}%`).join(', ') : 'no split by part',
+    shareOf(row, 'user') !== null ? PARTS.map((key) => `${key} ${Math.round(100 * shareOf(row, key))}%`).join(', ') : 'no split by part',
     `R-EMID ${number(row.remid)}`, `n = ${row.n_id} ID, ${row.n_ood} shifted`].join('<br>');
   const bar = (name, get, k) => ({
     type: 'bar', orientation: 'h', name, y: at, x: sorted.map(get), hoverinfo: 'text', hovertext: sorted.map(note), textposition: 'none', width: 0.72,
     marker: { color: colour(k), line: { width: 1, color: css('--panel') } },
   });
-  const traces = PARTS.map((key, k) => bar(`input term: ${key}`, (row) => (row.share ? row.input_term * row.share[key] : 0), k));
-  if (sorted.some((row) => !row.share)) traces.push(bar('input term, not split', (row) => (row.share ? 0 : row.input_term), 4));
+  const traces = PARTS.map((key, k) => bar(`input term: ${key}`, (row) => row.input_term * (shareOf(row, key) || 0), k));
+  const whole = (row) => shareOf(row, 'user') === null;
+  if (sorted.some(whole)) traces.push(bar('input term, not split', (row) => (whole(row) ? row.input_term : 0), 4));
   traces.push(bar('reference term', (row) => row.reference_term, 6));
   const seen = sorted.map((row, k) => [row, at[k]]).filter(([row]) => row.remid !== null);
   traces.push({

@@ -13,6 +13,7 @@ safely(startForest);
 safely(startBound);
 safely(drawAll);
 safely(drawBoundTables);
+safely(drawPluginBounds);
 safely(drawContrasts);
 safely(startSamples);
 

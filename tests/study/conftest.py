@@ -1,0 +1,29 @@
+"""The tiny run of the pipeline's tests, here as well."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "pipeline"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "report"))
+
+from pipeline_tiny import Tiny, reused, tiny_run
+
+from remid.lm.models import LoadedModel
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory, embedded: LoadedModel) -> Tiny:
+    """A finished run on the tiny benchmark, not to be changed."""
+    return tiny_run(tmp_path_factory, embedded)
+
+
+@pytest.fixture
+def models(embedded: LoadedModel) -> Iterator[None]:
+    """Loading the embedded model and embedder costs nothing in this test."""
+    with reused(embedded):
+        yield
