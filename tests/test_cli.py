@@ -21,7 +21,7 @@ import malformed
 from pipeline_tiny import Tiny, benchmark, reused, tiny_run, write
 
 from remid import cli
-from remid.cli import data, measure
+from remid.cli import data, measure, plan, study, verify
 from remid.errors import ConfigError
 from remid.lm.models import LoadedModel
 from remid.pipeline.config import RunConfig, make_config
@@ -34,6 +34,10 @@ COMMANDS = {
     "respond": measure.respond,
     "report": measure.report,
     "tokens": measure.tokens,
+    "plan": plan.plan,
+    "verify": verify.verify,
+    "study sample-size": study.sample_size,
+    "study traces": study.traces,
     "data check": data.data_check,
     "data describe": data.data_describe,
 }
@@ -96,9 +100,9 @@ def test_help_names_every_option(remid: Remid, command: str) -> None:
     answer = remid(*command.split(), "--help")
     assert (answer.code, answer.err) == (0, "")
     for name, parameter in inspect.signature(COMMANDS[command]).parameters.items():
-        required = parameter.default is inspect.Parameter.empty
+        assert parameter.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
         is_argument = any(isinstance(part, typer.models.ArgumentInfo) for part in _annotations(command, name))
-        wanted = name.upper() if is_argument and required else f"--{name.replace('_', '-')}"
+        wanted = name.upper() if is_argument else f"--{name.replace('_', '-')}"
         assert wanted.lower() in answer.out.lower(), (command, wanted)
     assert str(COMMANDS[command].__doc__).split(".", maxsplit=1)[0][:40] in answer.out
 

@@ -81,12 +81,18 @@ def estimator_view(result: Row) -> View | None:
 
 
 def disagreement_line(result: Row) -> Line | None:
-    """One warning for the verdict if another estimator's interval lies on the other side of 0 from CLUB's value."""
+    """One warning for the verdict if another estimator's interval lies on the other side of 0 from CLUB's value.
+
+    None where that happens in no more cells than chance allows and CLUB's own interval never excludes 0 there.
+    """
     found = result.get("disagreements")
     if not found:
         return None
     cells = sum(row["n_cells"] for row in result["agreement"])
     opposed = sum(row["level"] == "opposed" for row in found)
+    by_chance = math.ceil(0.025 * cells)
+    if not opposed and len(found) <= by_chance:
+        return None
     many = (
         f"In {len(found)} of {cells} compared cells another estimator's interval lies on the other side of 0 from CLUB"
     )
@@ -95,7 +101,7 @@ def disagreement_line(result: Row) -> Line | None:
         if opposed
         else "; CLUB's own never excludes 0 there"
     )
-    chance = f". Where the truth is 0, up to {math.ceil(0.025 * cells)} would do so by chance. First: "
+    chance = f". Where the truth is 0, up to {by_chance} would do so by chance. First: "
     where = (f"{many}{both}{chance}", *_where(found[0]), ". See “Other estimators”.")
     return Line("warning", "estimators_disagree", where)
 

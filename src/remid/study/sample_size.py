@@ -50,6 +50,9 @@ def sample_size_study(
     """
     if min(sizes, default=0) < 4 or draws < 1 or permutations < 20:
         raise ConfigError("study sample-size: needs sizes of at least 4, a draw at least and 20 permutations at least")
+    if load_run(folder).result["manifest"]["config"]["cluster_by"] is not None:
+        # With clusters the design is no single circle, and an arc of it no random subsample.
+        raise ConfigError(f"study sample-size: {folder} was run with --cluster-by; run it without, then study that")
     parts = whole_parts(scored_subsets(folder))
     shifts = {part.scores.shift for part in parts}
     if ID not in shifts or len(shifts) < 2:
