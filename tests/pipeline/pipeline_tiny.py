@@ -20,7 +20,7 @@ from remid.pipeline.progress import Progress
 from remid.pipeline.run import Run
 
 #: Settings under which every tiny run is made: the device of the tests' model, and as few permutations as allowed.
-SETTINGS: dict[str, Any] = {"device": "cpu", "permutations": 20}
+SETTINGS: dict[str, Any] = {"negatives": 2, "device": "cpu", "permutations": 20}
 POLICY = "one"
 #: The sample that the policy has not answered, and the one whose dialogue is long enough to lose turns.
 UNANSWERED, LONG = "c2", "i0"

@@ -251,16 +251,21 @@ def test_a_subset_of_one_sample_is_named_and_breaks_nothing(tiny: Tiny, tmp_path
     assert ("subset", "Gaming") in {(m["what"], m["subset"]) for m in run.result["missing"]}
 
 
-def test_a_field_to_cluster_by_is_used_and_its_absence_is_told_before_any_work(
-    tiny: Tiny, tmp_path: Path, no_model: None
-) -> None:
+def test_samples_of_one_cluster_are_no_negatives_of_each_other(tiny: Tiny, tmp_path: Path, models: None) -> None:
     run = again(tiny, tiny.copy(tmp_path / "run"), cluster_by="town")
     check(run)
-    for row in run.rows("remi", policy=POLICY):
-        place = {key: row[key] for key in ("subset", "shift", "unit")}
-        (plain,) = tiny.run.rows("remi", policy=POLICY, **place)
-        assert (row["value"], row["n"]) == (plain["value"], plain["n"])
-        assert row["stderr"] != plain["stderr"]
+    for subset in scored_subsets(run.folder):
+        assert subset.clusters is not None
+        town_B = np.array(subset.clusters)
+        negatives_Bm = subset.scores[POLICY].design.negatives_Bm
+        assert negatives_Bm.shape == (4, 2)
+        assert not np.any(town_B[negatives_Bm] == town_B[:, None])
+    assert {row["n"] for row in run.rows("remi", policy="generic", subset="IDTest")} == {4}
+
+
+def test_a_field_to_cluster_by_that_is_absent_is_told_before_any_work(
+    tiny: Tiny, tmp_path: Path, no_model: None
+) -> None:
     with pytest.raises(DataError, match=r"IDTest\[0\]: planet: is missing; --cluster-by needs it"):
         again(tiny, tmp_path / "new", cluster_by="planet")
     assert stored(tmp_path / "new") == {}

@@ -211,7 +211,8 @@ def _text(found: Row) -> Section:
         ("bias, RMS, % of range", _percent("bias_rms")),
         ("the same, less noise", _percent("bias_rms_less_noise")),
         ("error of one estimate, % of range", _percent("error_rms")),
-        ("right sign beyond 2 SE", _percent("right", 2)),
+        ("right sign, truth beyond 2 SE", lambda row: f"{row['n_large_right']} of {row['n_large']}"),
+        ("right sign, estimate beyond 2 SE", _percent("right", 2)),
         ("range of the truth, nats", _number("span", 2)),
         ("coverage", _percent("covered")),
     )

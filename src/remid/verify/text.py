@@ -54,6 +54,7 @@ class TextRow:
 
     mean, spread: of the estimates. stderr: root mean square of their standard errors. covered: share of 95% intervals
     that hold the truth. n_significant: estimates above 2 standard errors; n_right: of these, with the truth's sign.
+    n_large: estimates whose truth is above 2 of their standard errors; n_large_right: of these, with its sign.
     """
 
     policy: str
@@ -72,6 +73,8 @@ class TextRow:
     covered: float
     n_significant: int
     n_right: int
+    n_large: int
+    n_large_right: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +85,9 @@ class TextSummary:
     has an infinite CLUB and leave-one-out. Errors are shares of `span`, max - min of the true R-EMID.
     bias_rms, bias_median, bias_most: of |mean over replications - truth|. noise: root mean square standard error of
     those means, which bias_rms holds too. error_rms: of single estimates. right: share of estimates above 2 standard
-    errors that have the sign of the truth, where the truth is not 0. false_alarm: share above 2 standard errors where
-    the truth is 0 (NaN without such combinations). beside_exact: root mean square difference from the same estimator
-    under the exact q on the same draws: what the training left (NaN without it).
+    errors that have the sign of the truth, where the truth is not 0. n_large, n_large_right: as in TextRow.
+    false_alarm: share above 2 standard errors where the truth is 0 (NaN without such combinations). beside_exact: root
+    mean square difference from the same estimator under the exact q on the same draws (NaN without it).
     """
 
     source: Source
@@ -102,6 +105,8 @@ class TextSummary:
     error_rms: float
     right: float
     n_significant: int
+    n_large: int
+    n_large_right: int
     false_alarm: float
     covered: float
     beside_exact: float
@@ -260,7 +265,8 @@ def _row(
     truth = true_remid(policy, shift, strength)  # type: ignore[arg-type]
     truth = 0.0 if abs(truth) < 1e-9 else truth
     value_R, stderr_R = np.array([e.value for e in made]), np.array([e.stderr for e in made])
-    significant_R = np.abs(value_R) > 2 * stderr_R
+    significant_R, large_R = np.abs(value_R) > 2 * stderr_R, abs(truth) > 2 * stderr_R
+    right_R = np.sign(value_R) == np.sign(truth)
     held = [e.ci_low <= truth <= e.ci_high for e in made]
     return TextRow(
         *key,
@@ -273,7 +279,9 @@ def _row(
         rms_error=float(np.sqrt(np.mean((value_R - truth) ** 2))),
         covered=float(np.mean(held)),
         n_significant=int(significant_R.sum()),
-        n_right=int(np.sum(significant_R & (np.sign(value_R) == np.sign(truth)))),
+        n_right=int(np.sum(significant_R & right_R)),
+        n_large=int(large_R.sum()),
+        n_large_right=int(np.sum(large_R & right_R)),
     )
 
 
@@ -300,6 +308,8 @@ def _summary(rows: Sequence[TextRow], span: float, everything: Sequence[TextRow]
         error_rms=float(np.sqrt(np.mean([row.rms_error**2 for row in rows])) / span),
         right=sum(row.n_right for row in real) / n_significant if n_significant else float("nan"),
         n_significant=n_significant,
+        n_large=sum(row.n_large for row in rows),
+        n_large_right=sum(row.n_large_right for row in rows),
         false_alarm=sum(r.n_significant for r in null) / sum(r.replications for r in null) if null else float("nan"),
         covered=float(np.mean([row.covered for row in rows])),
         beside_exact=_beside_exact(rows, everything) / span,
