@@ -25,12 +25,14 @@ _STYLES = ("base.css", "parts.css")
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Cells are text already; the first `names` columns hold names, the others numbers."""
+    """Cells are text already; the first `names` columns hold names, the others numbers. prose: our own sentences in the
+    place of names, never shortened."""
 
     caption: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     names: int = 1
+    prose: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,15 +14,15 @@ from remid.verify.simulated import LAWS, DiscreteWorld, GaussianWorld, World, gr
 
 #: What is estimated in each replication. The shift is three subsets with laws of their own.
 QUANTITIES = ("R-EMI", "contrast", "R-EMID", "pooled R-EMI", "pooled R-EMID")
-#: Shares of the items that the shift's subsets get.
-_SHARES = (0.44, 0.32, 0.24)
+#: Items of the shift's subsets, as shares of n: unequal, and none larger than ID.
+_SHARES = (1.0, 0.72, 0.56)
 #: Designs (and group sizes) that the replications of a cell are spread over.
-_LAYOUTS = 8
+_LAYOUTS = 40
 
 
 @dataclass(frozen=True, slots=True)
 class CoverageRow:
-    """One cell. n: items on each side (of the ID subset, and of the shift in all). m: negatives per item.
+    """One cell. n: items of ID, and of the shift's largest subset. m: negatives per item.
 
     coverage: share of replications whose 95% interval holds the truth; mc_error: its Monte-Carlo standard error.
     se_ratio: root mean square of the reported standard error over the true root mean square error. bias: mean error in
@@ -98,8 +98,7 @@ def replicate(
 
 def _plan(n: int) -> dict[str, int]:
     """Items per subset: ID, one shifted subset of the same size ("/alone"), and the three that are pooled."""
-    first, second = round(n * _SHARES[0]), round(n * _SHARES[1])
-    pooled = dict(zip(LAWS[1:], (first, second, n - first - second), strict=True))
+    pooled = {law: round(n * share) for law, share in zip(LAWS[1:], _SHARES, strict=True)}
     return {"id": n, "shift-1/alone": n, **pooled}
 
 
@@ -154,7 +153,7 @@ def _truth(world: World, n: int) -> list[float]:
     club = {law: world.truth(law) for law in LAWS}
     gain = {law: float(club[law][1] - club[law][0]) for law in LAWS}
     plan = _plan(n)
-    pooled = sum(plan[law] * gain[law] for law in LAWS[1:]) / n
+    pooled = sum(plan[law] * gain[law] for law in LAWS[1:]) / sum(plan[law] for law in LAWS[1:])
     return [
         gain["id"],
         float(club["id"][1] - club["id"][2]),

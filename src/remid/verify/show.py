@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from remid.report.sheet import Figure, Section, Table, line, plain
@@ -60,7 +61,8 @@ def _checks(found: Row) -> Section:
     held = sum(check["passed"] for check in claimed)
     size = "the full sizes" if found["full"] else "the quick sizes; `remid verify --full` takes longer and sees more"
     text = f"{held} of {len(claimed)} claims hold. These are {size}."
-    return Section("Checks", text, tables=(_table("Claims and what was measured", found["checks"], columns, 4),))
+    table = replace(_table("Claims and what was measured", found["checks"], columns, 4), prose=True)
+    return Section("Checks", text, tables=(table,))
 
 
 def _bounds(found: Row) -> Section:
