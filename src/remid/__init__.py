@@ -6,7 +6,8 @@
     for row in run.rows("remid", unit="nats/response", subset=None):
         print(row["policy"], row["shift"], row["value"], (row["ci_low"], row["ci_high"]))
 
-Everything else is in the rooms: remid.data, remid.lm, remid.pipeline, remid.estimate, remid.report.
+Everything else is in the rooms: remid.data, remid.lm, remid.pipeline, remid.estimate, remid.report,
+remid.study, remid.verify.
 """
 
 from remid.api import evaluate, load, write_report

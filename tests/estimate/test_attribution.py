@@ -32,7 +32,7 @@ def test_every_ordering_charges_the_whole_divergence() -> None:
     np.testing.assert_allclose(charges(value).sum(-1), value[WHOLE][:, None].repeat(6, 1), atol=1e-9)
 
 
-def test_independent_changes_are_shared_as_by_shapley() -> None:
+def test_a_tolerance_of_one_is_shapley_and_independent_changes_come_near_it() -> None:
     rng = np.random.default_rng(0)
     laws = [[rng.dirichlet(np.ones(3)) for _ in range(3)] for _ in range(2)]
     p, q = (np.einsum("u,a,d->uad", *law) for law in laws)

@@ -64,7 +64,7 @@ def test_a_sample_with_a_failed_trace_has_no_prompt_and_the_text_is_never_used_i
 
 
 def test_traces_asked_of_data_that_has_none_are_a_config_error(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="holds no traces"):
+    with pytest.raises(ConfigError, match="holds none"):
         collect(tmp_path, with_traces(None, None), traces="data")
 
 

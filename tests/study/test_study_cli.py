@@ -49,7 +49,7 @@ def test_traces_of_data_without_any_is_one_message(
 ) -> None:
     data = write(tmp_path / "plain.json")
     for more, why in (
-        ((), "holds no traces"),
+        ((), "holds none"),
         (("--settings", "length-3"), "length-3"),
         (("--traces", "none"), "needs traces"),
     ):

@@ -152,6 +152,6 @@ def test_held_is_the_mean_of_per_token_means() -> None:
 
 
 def test_a_study_without_traces_is_refused(tiny: Tiny, tmp_path: Path) -> None:
-    for traces, why in (("none", "--traces data or"), ("data", "holds no traces")):
+    for traces, why in (("none", "--traces data or"), ("data", "holds none")):
         with pytest.raises(ConfigError, match=why):
             traces_study(make_config(data=(tiny.data,), traces=traces), tmp_path / "out", SILENT)

@@ -32,8 +32,12 @@ def test_the_attack_breaks_a_bound_that_is_wrong(monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_papers_form_fails_where_theory_says() -> None:
-    assert not checks.large_alphabet_case(1000).violated
-    assert checks.large_alphabet_case(1479).violated
+    assert not checks.large_alphabet_case(1468).violated
+    assert checks.large_alphabet_case(1469).violated
+    latin = checks.latin_case()
+    assert latin.within_assumption
+    assert latin.paper == pytest.approx(0.0, abs=1e-9)
+    assert latin.emid == pytest.approx(2 / 3 * np.log(3))
     case = checks.pairing_case()
     assert case.paper == pytest.approx(0.0, abs=1e-9)
     assert case.emid == pytest.approx(np.log(2) / 2)

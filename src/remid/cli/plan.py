@@ -19,14 +19,18 @@ if TYPE_CHECKING:
 def plan(
     pilot: Annotated[Path, typer.Argument(help="Folder of a finished run on a few samples (30 per subset will do).")],
     se: Annotated[float | None, typer.Option("--se", help="Wished standard error, nats per response.")] = None,
-    half_width: Annotated[float | None, typer.Option(help="Wished half-width of the 95% interval, nats.")] = None,
-    detect: Annotated[float | None, typer.Option(help="R-EMID to be found in 80% of cases at 5%, nats.")] = None,
+    half_width: Annotated[
+        float | None, typer.Option(help="Wished half-width of 95% intervals, nats/response.")
+    ] = None,
+    detect: Annotated[
+        float | None, typer.Option(help="R-EMID to be found in 80% of cases, nats/response.")
+    ] = None,
     remi: Annotated[bool, typer.Option("--remi", help="Plan for R-EMI on ID and each shift, not for R-EMID.")] = False,
     policy: Annotated[list[str] | None, typer.Option(help="Plan for these policies only (repeatable).")] = None,
 ) -> None:
     """From a small pilot, say how many samples and negatives a wished precision takes, and what it costs.
 
-    First `remid run DATA --limit 30 --negatives 4 --out runs/pilot`, then for example
+    First `remid run DATA --limit 30 --out runs/pilot`, then for example
     `remid plan runs/pilot --detect 5`: how many samples per side show an R-EMID of 5 nats per response? Give one of
     --se, --half-width and --detect. Samples are per side: so many of ID and as many of the shift.
     """
@@ -129,7 +133,7 @@ def _table(rows: list[dict[str, Any]], goal: Goal, wish: float, remi: bool) -> T
     table = Table(
         box=SIMPLE, padding=(0, 1, 0, 0), title=f"{'R-EMI' if remi else 'R-EMID'}, nats per response: {goal} {wish:g}"
     )
-    for name in ("policy", "shift", "pilot n", "m", "SE now", "n", "m", "SE then (95%)", "pairs", "tokens"):
+    for name in ("policy", "shift", "pilot n", "m", "SE now", "n needed", "m", "SE then, 95%", "pairs", "tokens"):
         left = name in {"policy", "shift"}
         table.add_column(name, justify="left" if left else "right", overflow="fold", no_wrap=not left)
     for row in rows:
@@ -162,8 +166,8 @@ def _sentence(rows: list[dict[str, Any]], goal: Goal, wish: float, remi: bool, s
     }[goal]
     text = (
         f"{'R-EMI' if remi else 'R-EMID'}, {what}, in every row: {it.n:,} samples per side with --negatives {it.m} "
-        f"(decided by {escape(worst['policy'])}, {escape(worst['shift'])}). The pilot is small: at that size the "
-        f"standard error may lie anywhere from {it.stderr_low:.2f} to {it.stderr_high:.2f}. Tokens count each prompt "
+        f"(decided by {escape(worst['policy'])}, {escape(worst['shift'])}). From this pilot the standard error "
+        f"at that size lies between {it.stderr_low:.2f} and {it.stderr_high:.2f} (95%). Tokens count each prompt "
         "once and all policies of the table. A shift of several subsets: the samples of all of them together."
     )
     if min(row["m"] for row in rows) < 3:

@@ -63,7 +63,9 @@ def traces(
     taxonomy: Taxonomy = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option(help="Settings beside `full`: length-0, -25, -50, -75, same-subset, other-shift, masked."),
+        typer.Option(
+            help="Beside `full`: length-0, length-25, length-50, length-75, same-subset, other-shift, masked."
+        ),
     ] = None,
     policy: Annotated[list[str] | None, typer.Option(help="Measure only these policies (repeatable).")] = None,
     limit: Annotated[int | None, typer.Option(help="At most this many samples per subset, for a first look.")] = None,

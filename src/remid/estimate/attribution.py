@@ -46,8 +46,8 @@ def sparse_shares(value: Values, tolerance: float = 0.01) -> FloatArray:
     which it stands as one factor charges it with everything, while others smear it over its neighbours: with a changed
     marginal p(u) the orderings that start with u, with a changed conditional p(u | a, d) those that end with it. So
     orderings are ranked by the concentration of their charges (sum of squared shares, 1 = a single mechanism), and
-    those within `tolerance` of the best are averaged. If several components change independently of each other, all
-    orderings agree and this is the Shapley share. NaN where nothing shifts.
+    those within `tolerance` of the best are averaged. If several components change, it leans towards the largest
+    change, more than Shapley does. It divides the shift (JS of the input), not R-EMID. NaN where nothing shifts.
     Source: sparse mechanism shifts, Perry et al. 2022 (2206.02013), applied to the chain rule of JS.
     """
     charge = charges(value)

@@ -57,7 +57,7 @@ def exact_bounds(
     """Every proven bound, name -> value(s) in nats. Those that need a shared reference channel are NaN where it is not.
 
     "least": the smallest that applies. "least without cross": the same over bounds that need no density of one channel
-    at the other's responses. All may be negative when EMID is.
+    at the other's responses. T6 to T9 may be negative when EMID is.
     """
     world = _World(p_X, q_X, policy_XY, reference_p_XY, reference_q_XY, *residuals(p_X, q_X))
     found = {"T0": _t0(world), "T2": _t2(world), "T7": _t7(world), "T9": _t9(world), "T9'": _t9(world, cross=False)}

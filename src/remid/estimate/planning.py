@@ -18,8 +18,10 @@ from remid.estimate.inference import Labels, estimate
 from remid.estimate.information import remi
 from remid.types import PairScores
 
-#: Fewest negatives that let a run measure its own pair noise, and the most that is worth considering.
-_M_LEAST, _M_MOST = 3, 16
+#: Fewest negatives that let a pilot tell its pair noise.
+_M_TELLING = 3
+#: Fewest negatives that are proposed (below, intervals are too wide under 100 items), and the most worth considering.
+_M_LEAST, _M_MOST = 4, 16
 #: Largest sample that is proposed; beyond it the wish is called out of reach.
 _N_MOST = 1_000_000
 
@@ -91,14 +93,14 @@ def components(policy: PairScores, reference: PairScores, *, clusters: Labels | 
     if spread == 0:
         raise ValueError("the pilot's scores do not vary: there is nothing to plan from")
     excess, floor = float(influence.noise_excess_S[0]), float(influence.noise_floor_S[0])
-    if m < _M_LEAST:
+    if m < _M_TELLING:
         excess = floor = 0.0  # what the contributions alone say about the noise is too unsure to plan with
     item = max(spread - excess - floor, 0.0)
     if clusters is not None:
         alone, grouped = estimate(influence).stderr, estimate(influence, clusters=clusters).stderr
         item *= max(1.0, (grouped / alone) ** 2) if grouped > 0 else 1.0
     pair = floor * m
-    df_pair = max(n * (m - 2) + 1, 0) if m >= _M_LEAST else 0
+    df_pair = max(n * (m - 2) + 1, 0) if m >= _M_TELLING else 0
     counted = (excess + floor) / pair if pair > 0 else 0.0
     return Components(item, pair, n, m, counted, n - 1, df_pair)
 

@@ -113,8 +113,10 @@ def plugin_bounds(on_id: Side, on_ood: Side, *, confidence: float = 0.95) -> Plu
         T2  sum of mean(u g) + eps ln(1/eps) + h(eps)    T3  sum of mean(w u g) + t [e ln(1/e) + h(e)] + min(hh(t),
         T4  T0 + 2 hh(t from JS)                             eps ln 2 + hh(eps)),  e = mean(w eps) / t
 
-    With the true ratios and q none lies below the bound it stands for, in expectation: t I(P',V) <= E[w ln V/PV] for
-    any output law PV, and the law of a residual response is at most V (1 - W/V)_+ / eps_x, which costs eps ln(1/eps).
+    T1, T3 and T4 take the reference channel for shared, which text cannot verify. With the true ratios, q, t and eps
+    none lies below the bound it stands for, in expectation: t I(P',V) <= E[w ln V/PV] for any output law PV, and the
+    law of a residual response is at most V (1 - W/V)_+ / eps_x, which costs eps ln(1/eps). With t and eps estimated
+    the slack errs low by O(1/n), since h is concave.
     Intervals are Student's t on the items' weighted gains. Raises ValueError for a confidence outside (0, 1).
     """
     sides = (on_id, on_ood)

@@ -89,7 +89,9 @@ def collect_traces(
         return Traces("none", None)
     if kind == "data":
         if have == 0:
-            raise ConfigError("traces: the data holds no traces (field SThought); use --traces model or --traces none")
+            raise ConfigError(
+                "traces: the data holds none (field SThought); use --traces model, or --traces none in a run"
+            )
         texts = {sample.sample_id: sample.trace for sample in samples}
         return _parse("data", None, texts)
     written = write_traces(benchmark, samples, store, source, config, progress)

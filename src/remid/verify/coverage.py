@@ -86,9 +86,10 @@ def replicate(
     """Per replication one estimate for each of QUANTITIES, and the truths in the same order."""
     rng = np.random.default_rng(np.random.SeedSequence([seed, n, m, int(clustered)]))
     truth_Q = _truth(world, n)
-    each = -(-replications // _LAYOUTS)
+    layouts_used = min(_LAYOUTS, replications)
+    each = -(-replications // layouts_used)
     made: list[list[Estimate]] = []
-    for _ in range(_LAYOUTS):
+    for _ in range(layouts_used):
         layouts = {law: _layout(rng, size, m, clustered) for law, size in _plan(n).items()}
         sides = {law: _scores(world, rng, each, law.partition("/")[0], lay) for law, lay in layouts.items()}
         labels = {law: lay.group_B if clustered else None for law, lay in layouts.items()}

@@ -10,7 +10,16 @@ import numpy as np
 
 from remid.pipeline.measure import number
 from remid.pipeline.progress import Progress
-from remid.verify.bounds import PAPER, attack_all, large_alphabet_case, pairing_case, random_search, witnesses
+from remid.verify.bounds import (
+    PAPER,
+    attack_all,
+    large_alphabet_case,
+    latin_case,
+    pairing_case,
+    random_search,
+    tightness_by_inputs,
+    witnesses,
+)  # fmt: skip
 
 if TYPE_CHECKING:
     from remid.verify.text import TextSummary
@@ -76,10 +85,11 @@ def run_verify(*, full: bool, seed: int, progress: Progress) -> Row:
 def _bounds(sizes: Sizes, seed: int) -> tuple[list[Check], Row]:
     rows = [row for shared in (True, False) for row in random_search(sizes.worlds, seed, shared=shared)]
     attacks = attack_all(chains=sizes.chains, steps=sizes.steps, seed=seed)
-    cases = [large_alphabet_case(1_479), large_alphabet_case(5_901), pairing_case()]
+    cases = [large_alphabet_case(1_480), large_alphabet_case(5_901), latin_case(), pairing_case()]
+    by_inputs = tightness_by_inputs(max(sizes.worlds // 20, 500), seed)
     proven = [row for row in rows if row.bound != PAPER]
-    violations = sum(row.violations for row in proven)
-    n_worlds = sum(row.n for row in rows if row.bound == PAPER)
+    violations = sum(row.violations for row in [*proven, *(row for row in by_inputs if row.bound != PAPER)])
+    n_worlds = sum(row.n for row in [*rows, *by_inputs] if row.bound == PAPER)
     tried = sum(row.n for row in attacks)
     least = {row.family: row for row in rows if row.bound == "least"}
     plain = {row.family: row for row in rows if row.bound == "least without cross"}
@@ -100,7 +110,7 @@ def _bounds(sizes: Sizes, seed: int) -> tuple[list[Check], Row]:
         ),
         Check(
             "tightness",
-            "median bound / EMID at most 5",
+            "median bound / EMID at most 5 (2 to 8 inputs, 2 to 6 responses)",
             medians,
             all(row.ratio_median <= 5 for row in [*least.values(), *plain.values()]),
         ),
@@ -120,6 +130,7 @@ def _bounds(sizes: Sizes, seed: int) -> tuple[list[Check], Row]:
     return checks, {
         "bound_rows": _plain(rows),
         "attack_rows": _plain(attacks),
+        "input_rows": _plain(by_inputs),
         "paper_cases": [{**asdict(case), "violated": case.violated} for case in cases],
         "witness": apart,
     }
