@@ -19,12 +19,8 @@ if TYPE_CHECKING:
 def plan(
     pilot: Annotated[Path, typer.Argument(help="Folder of a finished run on a few samples (30 per subset will do).")],
     se: Annotated[float | None, typer.Option("--se", help="Wished standard error, nats per response.")] = None,
-    half_width: Annotated[
-        float | None, typer.Option(help="Wished half-width of 95% intervals, nats/response.")
-    ] = None,
-    detect: Annotated[
-        float | None, typer.Option(help="R-EMID to be found in 80% of cases, nats/response.")
-    ] = None,
+    half_width: Annotated[float | None, typer.Option(help="Wished half-width of 95% intervals, nats/response.")] = None,
+    detect: Annotated[float | None, typer.Option(help="R-EMID to be found in 80% of cases, nats/response.")] = None,
     remi: Annotated[bool, typer.Option("--remi", help="Plan for R-EMI on ID and each shift, not for R-EMID.")] = False,
     policy: Annotated[list[str] | None, typer.Option(help="Plan for these policies only (repeatable).")] = None,
 ) -> None:
