@@ -7,9 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from remid.estimate import Influence, club
+from remid.estimate import Influence, balanced_design, club
 from remid.types import PairScores
 from remid.verify import sides
+from remid.verify.null import pair_scores
 
 
 def test_no_estimator_is_on_the_wrong_side_and_club_is_where_theory_puts_it() -> None:
@@ -33,7 +34,7 @@ def test_an_estimator_on_the_wrong_side_is_caught(monkeypatch: pytest.MonkeyPatc
 
 def test_full_matrix_as_pairs_keeps_every_pair_once() -> None:
     S_BB = np.arange(25.0).reshape(5, 5)
-    pairs = sides.as_pairs(S_BB)
+    pairs = pair_scores(S_BB, balanced_design(5, 4, 0))
     assert pairs.positive_B.tolist() == np.diagonal(S_BB).tolist()
     for i in range(5):
         assert sorted(pairs.negative_Bm[i]) == sorted(S_BB[i, j] for j in range(5) if j != i)

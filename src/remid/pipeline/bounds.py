@@ -13,7 +13,7 @@ from remid.estimate.shares import Share, Shares
 from remid.pipeline.measure import Row, SubsetScores, number
 from remid.pipeline.policies import REFERENCE
 from remid.pipeline.progress import Progress
-from remid.pipeline.shift import Shifts, Target, _joined
+from remid.pipeline.shift import Shifts, Target, joined
 from remid.types import FloatArray
 
 
@@ -72,8 +72,8 @@ def _paper_row(
     policy: str, base: Sequence[SubsetScores], target: Target, js: dict[str, float], delta: tuple[float, float]
 ) -> Row:
     made = upper_bound(
-        _joined([s.scores[policy] for s in base]),
-        _joined([s.scores[REFERENCE] for s in target.parts]),
+        joined([s.scores[policy] for s in base]),
+        joined([s.scores[REFERENCE] for s in target.parts]),
         js,
         delta_id=delta[0],
         delta_ood=delta[1],

@@ -201,7 +201,7 @@ def _unit(x_ND: FloatArray) -> FloatArray:
     return np.asarray(x_ND / np.where(length_N > 0, length_N, 1.0))
 
 
-def _joined(parts: Sequence[PairScores]) -> PairScores:
+def joined(parts: Sequence[PairScores]) -> PairScores:
     """Several ID subsets as one, for averages over them; a subset with fewer negatives is filled up with NaN."""
     m = max(part.negative_Bm.shape[1] for part in parts)
 

@@ -9,17 +9,15 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from remid.report import page as report_page
+from remid.report.html import TEMPLATES, block, environment, flat, script, sha256
 from remid.report.text import decimals, estimate, half_width, interval, number, short, visible
 
 if TYPE_CHECKING:
     from rich.console import Group
 
 Row = dict[str, Any]
-_TEMPLATES = Path(report_page.__file__).parent / "templates"
 _STYLES = ("base.css", "parts.css")
 
 
@@ -95,25 +93,25 @@ def render_sheet(title: str, lede: str, sections: Sequence[Section], manifest: d
     from plotly.offline import get_plotlyjs
 
     scripts = {
-        "theme": report_page._script((_TEMPLATES / "theme.js").read_text("utf-8")),
-        "plotly": report_page._script(get_plotlyjs()),
-        "ours": report_page._script((_TEMPLATES / "sheet.js").read_text("utf-8")),
+        "theme": script((TEMPLATES / "theme.js").read_text("utf-8")),
+        "plotly": script(get_plotlyjs()),
+        "ours": script((TEMPLATES / "sheet.js").read_text("utf-8")),
     }
-    hashes = " ".join(f"'sha256-{report_page._sha256(code)}'" for code in scripts.values())
+    hashes = " ".join(f"'sha256-{sha256(code)}'" for code in scripts.values())
     figures = [asdict(figure) for section in sections for figure in section.figures]
     return (
-        report_page._environment()
+        environment()
         .get_template("sheet.html")
         .render(
             title=title,
             lede=lede,
             sections=sections,
-            manifest=list(report_page._flat(manifest)),
+            manifest=list(flat(manifest)),
             csp=f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data:; "
             "base-uri 'none'; form-action 'none'",
-            css="\n".join((_TEMPLATES / name).read_text("utf-8") for name in _STYLES),
+            css="\n".join((TEMPLATES / name).read_text("utf-8") for name in _STYLES),
             scripts=scripts,
-            figures=report_page._block(figures),
+            figures=block(figures),
         )
     )
 

@@ -13,7 +13,7 @@ from remid.estimate.bound import Bound
 from remid.estimate.divergence import Divergence
 from remid.pipeline.measure import number
 from remid.pipeline.policies import CONTROLS, REFERENCE
-from remid.pipeline.shift import Vectors, _joined, component_text
+from remid.pipeline.shift import Vectors, component_text, joined
 from remid.study.arcs import Part
 from remid.types import COMPONENTS, ID, FloatArray, PairScores
 
@@ -41,7 +41,7 @@ def bound_cells(parts: Sequence[Part], vectors: Vectors, *, permutations: int, s
     rows = []
     for policy in _policies(parts):
         base = pool([_remi(part, policy) for part in on_id])
-        scores_id = _joined([part.scores.scores[policy] for part in on_id])
+        scores_id = joined([part.scores.scores[policy] for part in on_id])
         for part in shifted:
             lost = remid(base, _remi(part, policy), clusters_id=_clusters(on_id), clusters_ood=_clusters([part]))
             row: Row = {

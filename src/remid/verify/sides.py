@@ -13,6 +13,7 @@ from remid.estimate import Influence, balanced_design, club
 from remid.estimate.estimators import infonce, interpolated, l1out, nwj
 from remid.estimate.exact import expected_club, information, output_law
 from remid.types import FloatArray, PairScores
+from remid.verify.null import pair_scores
 
 #: Estimator, and the side of the truth it is on in expectation when q is the exact conditional.
 SIDES: tuple[tuple[str, Callable[[PairScores], Influence], str], ...] = (
@@ -76,15 +77,6 @@ def estimator_sides(*, n: int, draws: int, n_worlds: int, seed: int) -> list[Sid
     return rows
 
 
-def as_pairs(S_BB: FloatArray) -> PairScores:
-    """A full score matrix (inputs x responses, nats/response) as PairScores with all n - 1 negatives; lengths 1."""
-    n = len(S_BB)
-    design = balanced_design(n, n - 1, 0)
-    ones_B = np.ones(n)
-    negative_Bm = np.take_along_axis(S_BB, design.negatives_Bm, axis=1)
-    return PairScores(np.diagonal(S_BB).copy(), negative_Bm, ones_B, ones_B, design)
-
-
 def _no_zeros(channel_XY: FloatArray) -> FloatArray:
     """A channel with a zero makes CLUB infinite; a ten-thousandth of the uniform law takes zeros away."""
     return np.asarray(0.9999 * channel_XY + 0.0001 / channel_XY.shape[-1])
@@ -99,7 +91,7 @@ def _discrete_draw(p_X: FloatArray, channel_XY: FloatArray, n: int, rng: np.rand
 
 
 def _rows(world: str, drawn: list[_Drawn], truth: float, expected_of_club: float) -> list[SideRow]:
-    pairs = [as_pairs(S_BB) for S_BB, _ in drawn]
+    pairs = [pair_scores(S_BB, balanced_design(len(S_BB), len(S_BB) - 1, 0)) for S_BB, _ in drawn]
     luck = np.array([density_B.mean() - truth for _, density_B in drawn])
     rows = []
     for name, estimator, side in SIDES:

@@ -19,7 +19,8 @@ from remid.data.worlds import text_grammar as grammar
 from remid.estimate import balanced_design, exact, infonce, l1out, remi, remid
 from remid.estimate.information import Influence
 from remid.lm.models import LoadedModel
-from remid.types import Estimate, FloatArray, PairDesign, PairScores
+from remid.types import Estimate, FloatArray, PairScores
+from remid.verify.null import pair_scores
 from remid.verify.text_pool import Fit, Pool, Source, fits_of, make_pool
 from remid.verify.tiny import Training, train_tiny
 
@@ -240,17 +241,11 @@ def _subset(
         if source.endswith("exact") and reveals != setting.reveals[0]:
             continue
         S_BB = {name: pool.scores(source, reveals, name, prompt_B, answers[name]) for name in authors}
-        golden, golden_few = _pairs(S_BB[reference], many), _pairs(S_BB[reference], few)
+        golden, golden_few = pair_scores(S_BB[reference], many), pair_scores(S_BB[reference], few)
         for policy in setting.policies:
-            made = _estimates(_pairs(S_BB[policy], many), golden, _pairs(S_BB[policy], few), golden_few)
+            made = _estimates(pair_scores(S_BB[policy], many), golden, pair_scores(S_BB[policy], few), golden_few)
             out |= {(source, reveals, estimator, policy): influence for estimator, influence in made.items()}
     return out
-
-
-def _pairs(S_BB: FloatArray, design: PairDesign) -> PairScores:
-    ones_B = np.ones(len(S_BB))
-    negative_Bm = S_BB[np.arange(len(S_BB))[:, None], design.negatives_Bm]
-    return PairScores(np.diagonal(S_BB).copy(), negative_Bm, ones_B, ones_B, design)
 
 
 def true_remid(policy: str, shift: worlds.TextShift, strength: float) -> float:
