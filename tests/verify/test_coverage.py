@@ -6,9 +6,9 @@ import pytest
 from remid.estimate import balanced_design, club
 from remid.types import FloatArray, PairScores
 from remid.verify.coverage import QUANTITIES, coverage_cell, coverage_table
-from remid.verify.simulated import LAWS, POLICIES, DiscreteWorld, GaussianWorld, World, group_sizes
+from remid.verify.simulated import LAWS, POLICIES, DiscreteScores, GaussianScores, World, group_sizes
 
-WORLDS = [GaussianWorld(), DiscreteWorld()]
+WORLDS = [GaussianScores(), DiscreteScores()]
 
 
 def clubs(world: World, law: str, group_B: FloatArray, replications: int) -> FloatArray:
@@ -38,7 +38,7 @@ def test_the_stated_truth_is_the_expectation_of_club(world: World, law: str) -> 
 
 def test_the_discrete_truth_is_the_sum_over_its_tables() -> None:
     """q is the reference's own conditional less a length: then CLUB = sum of (joint - product) log q."""
-    truth_P = DiscreteWorld().truth("id")
+    truth_P = DiscreteScores().truth("id")
     assert truth_P[0] > truth_P[1] > 0
 
 

@@ -8,7 +8,7 @@ import pytest
 from remid.errors import DataError
 from remid.types import FloatArray
 from remid.verify.null import load_matrices, null_simulated, null_splits
-from remid.verify.simulated import GaussianWorld
+from remid.verify.simulated import GaussianScores
 
 
 def matrices(n: int, seed: int, groups: int = 0) -> FloatArray:
@@ -22,7 +22,7 @@ def matrices(n: int, seed: int, groups: int = 0) -> FloatArray:
 
 def test_simulated_null_is_seldom_significant() -> None:
     """100 splits of six cells: 5% plus three Monte-Carlo errors."""
-    made = null_simulated(GaussianWorld(), n=40, m=4, splits=100)
+    made = null_simulated(GaussianScores(), n=40, m=4, splits=100)
     assert len(made.cells) == len(made.share_C) == 6
     assert made.share <= 0.05 + 3 * max(made.mc_error, 0.01)
     assert made.holm_any <= 0.05 + 3 * 0.022

@@ -11,14 +11,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from remid.cli.options import (
+    ClusterBy,
+    Confidence,
     Data,
     Device,
     DType,
     DTypeOption,
     GroupBy,
+    Limit,
     Mapping,
     Model,
     Overflow,
+    Policies,
     Quiet,
     Responses,
     Taxonomy,
@@ -51,8 +55,8 @@ def run(
     mapping: Mapping = None,
     taxonomy: Taxonomy = None,
     group_by: GroupBy = None,
-    policy: Annotated[list[str] | None, typer.Option(help="Measure only these policies (repeatable).")] = None,
-    limit: Annotated[int | None, typer.Option(help="At most this many samples per subset, for a first look.")] = None,
+    policy: Policies = None,
+    limit: Limit = None,
     model: Model = "builtin",
     device: Device = "auto",
     dtype: DTypeOption = DType.auto,
@@ -67,8 +71,8 @@ def run(
         int, typer.Option(help="Negatives per sample: more cost, shorter intervals. Below 4 they are needlessly wide.")
     ] = 4,
     embedder: Annotated[str, typer.Option(help="builtin, or a sentence-transformers model.")] = "builtin",
-    cluster_by: Annotated[str | None, typer.Option(help="Samples with equal values here are not independent.")] = None,
-    confidence: Annotated[float, typer.Option(help="Of the intervals.")] = 0.95,
+    cluster_by: ClusterBy = None,
+    confidence: Confidence = 0.95,
     seed: Annotated[int, typer.Option(help="Of negatives, permutations and folds.")] = 0,
     quiet: Quiet = False,
 ) -> None:

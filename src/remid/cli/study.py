@@ -10,7 +10,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from remid.cli.options import Device, DType, DTypeOption, Mapping, Model, Quiet, Responses, Taxonomy, Traces, TrustCode
+from remid.cli.options import (
+    ClusterBy,
+    Confidence,
+    Device,
+    DType,
+    DTypeOption,
+    Limit,
+    Mapping,
+    Model,
+    Policies,
+    Quiet,
+    Responses,
+    Taxonomy,
+    Traces,
+    TrustCode,
+)
 
 if TYPE_CHECKING:
     from remid.report.sheet import Section
@@ -32,7 +47,7 @@ def sample_size(
     ] = None,
     draws: Annotated[int, typer.Option(help="Subsamples per size.")] = 5,
     permutations: Annotated[int, typer.Option(help="Label permutations behind each divergence.")] = 50,
-    confidence: Annotated[float, typer.Option(help="Of the intervals.")] = 0.95,
+    confidence: Confidence = 0.95,
     seed: int = 0,
     quiet: Quiet = False,
 ) -> None:
@@ -67,16 +82,16 @@ def traces(
             help="Beside `full`: length-0, length-25, length-50, length-75, same-subset, other-shift, masked."
         ),
     ] = None,
-    policy: Annotated[list[str] | None, typer.Option(help="Measure only these policies (repeatable).")] = None,
-    limit: Annotated[int | None, typer.Option(help="At most this many samples per subset, for a first look.")] = None,
+    policy: Policies = None,
+    limit: Limit = None,
     model: Model = "builtin",
     device: Device = "auto",
     dtype: DTypeOption = DType.auto,
     trust_remote_code: TrustCode = False,
     traces: Annotated[Traces, typer.Option(help="data, or model: then the model writes them first.")] = Traces.data,
     negatives: Annotated[int, typer.Option(help="Negatives per sample.")] = 4,
-    cluster_by: Annotated[str | None, typer.Option(help="Samples with equal values here are not independent.")] = None,
-    confidence: Annotated[float, typer.Option(help="Of the intervals.")] = 0.95,
+    cluster_by: ClusterBy = None,
+    confidence: Confidence = 0.95,
     seed: Annotated[int, typer.Option(help="Of negatives and lent traces.")] = 0,
     quiet: Quiet = False,
 ) -> None:

@@ -144,6 +144,8 @@ def _variance_of_mean(influence: Influence, clusters: Labels | None) -> tuple[fl
     # smaller by chance, the noise must not be held against so small a number.
     excess_S = np.minimum(influence.noise_excess_S, np.maximum(square_S - influence.noise_floor_S, 0.0))
     keep = 1 - float(n_S @ excess_S) / max(whole, least)
+    if keep == 1:
+        return whole / influence.n**2, df
     part, df_part = whole * keep, df * keep**power
     if _reach(whole, df) < _reach(part, df_part):
         return whole / influence.n**2, df

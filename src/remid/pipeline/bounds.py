@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from remid.estimate import Side, club, plugin_bounds, pool, response_gains, upper_bound
+from remid.estimate import Influence, Side, club, plugin_bounds, pool, response_gains, upper_bound
 from remid.estimate.plugin import PluginBounds
 from remid.estimate.shares import Share, Shares
 from remid.pipeline.measure import Row, SubsetScores, number
 from remid.pipeline.policies import REFERENCE
 from remid.pipeline.progress import Progress
 from remid.pipeline.shift import Shifts, Target, joined
-from remid.types import FloatArray
+from remid.types import FloatArray, PairScores
 
 
 def bound_rows(
@@ -35,21 +36,25 @@ def bound_rows(
         js.setdefault((row["subset"], row["shift"]), {})[row["component"]] = value
     lost = {(r["policy"], r["subset"], r["shift"]): r for r in remid_rows if r["unit"] == "nats/response"}
     rows = []
+    references = {target: _measured(target.parts, REFERENCE) for target in shifts.targets}
     with progress.stage("bounds", len(policies) * len(shifts.targets)) as step:
         for policy in policies if shifts.targets else ():
             base = shifts.on_id.parts
+            on_id = _measured(base, policy)
             delta_id = shifts.response_divergence(base, policy)
             told_id = shifts.response_logits(base, policy)
             for target in shifts.targets:
                 delta_ood = shifts.response_divergence(target.parts, policy)
-                row = _paper_row(policy, base, target, js[target.subset, target.shift], (delta_id, delta_ood))
+                row = _paper_row(
+                    policy, on_id, references[target], target, js[target.subset, target.shift], (delta_id, delta_ood)
+                )
                 found = lost.get((policy, target.subset, target.shift), {"value": None, "ci_low": None})
                 row["remid"] = found["value"]
                 on_id_B, on_ood_B = shifts.input_logits(target)
                 told_ood = shifts.response_logits(target.parts, policy)
                 made = plugin_bounds(
-                    _side(base, policy, on_id_B, told_id),
-                    _side(target.parts, REFERENCE, on_ood_B, told_ood),
+                    _side(on_id, on_id_B, told_id),
+                    _side(references[target], on_ood_B, told_ood),
                     confidence=confidence,
                 )
                 rows.append(
@@ -59,25 +64,36 @@ def bound_rows(
     return rows
 
 
-def _side(
-    parts: Sequence[SubsetScores], policy: str, shift_logit_B: FloatArray, told: tuple[FloatArray, FloatArray]
-) -> Side:
+@dataclass(frozen=True, slots=True, eq=False)
+class _Measured:
+    """What a side of a bound needs of one policy on some subsets together, whatever it is compared with."""
+
+    scores: PairScores
+    influence: Influence
+    gain_B: FloatArray
+    clusters: list[str] | None
+
+
+def _measured(parts: Sequence[SubsetScores], policy: str) -> _Measured:
     scores = [s.scores[policy] for s in parts]
     clusters = None if parts[0].clusters is None else [label for s in parts for label in s.clusters or ()]
     gain_B = np.concatenate([response_gains(one) for one in scores])
-    return Side(pool([club(one) for one in scores]), gain_B, shift_logit_B, *told, clusters)
+    return _Measured(joined(scores), pool([club(one) for one in scores]), gain_B, clusters)
+
+
+def _side(made: _Measured, shift_logit_B: FloatArray, told: tuple[FloatArray, FloatArray]) -> Side:
+    return Side(made.influence, made.gain_B, shift_logit_B, *told, made.clusters)
 
 
 def _paper_row(
-    policy: str, base: Sequence[SubsetScores], target: Target, js: dict[str, float], delta: tuple[float, float]
+    policy: str,
+    on_id: _Measured,
+    reference: _Measured,
+    target: Target,
+    js: dict[str, float],
+    delta: tuple[float, float],
 ) -> Row:
-    made = upper_bound(
-        joined([s.scores[policy] for s in base]),
-        joined([s.scores[REFERENCE] for s in target.parts]),
-        js,
-        delta_id=delta[0],
-        delta_ood=delta[1],
-    )
+    made = upper_bound(on_id.scores, reference.scores, js, delta_id=delta[0], delta_ood=delta[1])
     numbers = {key: number(getattr(made, key)) for key in ("value", "h_hat", "delta", "input_term", "reference_term")}
     return {
         "policy": policy,

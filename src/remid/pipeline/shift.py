@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,7 @@ from remid.types import COMPONENTS, ID, FloatArray, PairDesign, PairScores, Samp
 Row = dict[str, Any]
 Vectors = dict[str, npt.NDArray[np.float32]]
 _BATCH = 32
+_T = TypeVar("_T")
 
 
 def component_text(sample: Sample, component: str) -> str:
@@ -83,10 +84,15 @@ class Shifts:
             *(Target(s.subset, s.shift, (s,)) for s in shifted),
             *(Target(None, shift, tuple(s for s in shifted if s.shift == shift)) for shift in whole),
         ]
-        self._responses: dict[tuple[tuple[str, ...], str], float] = {}
-        self._singles: dict[tuple[Target, str], Divergence] = {}
-        self._shares: dict[Target, Shares] = {}
-        self._input_logits: dict[Target, tuple[FloatArray, FloatArray]] = {}
+        self._found: dict[tuple[str, ...], Any] = {}
+
+    def _once(self, parts: Sequence[SubsetScores], what: tuple[str, ...], make: Callable[[], _T]) -> _T:
+        """A shift of one subset is that subset: what was computed for the one serves the other."""
+        key = (*what, *(s.subset for s in parts))
+        if key not in self._found:
+            self._found[key] = make()
+        found: _T = self._found[key]
+        return found
 
     def divergence_rows(self, progress: Progress) -> list[Row]:
         """RJSD and classifier estimate per component, for each shifted subset and each shift as a whole."""
@@ -99,10 +105,7 @@ class Shifts:
         return rows
 
     def _divergence_row(self, target: Target, component: str) -> Row:
-        id_ND = self._inputs(self._id, component)
-        ood_MD = self._inputs(target.parts, component)
-        found = self._rjsd(id_ND, ood_MD)
-        self._singles[target, component] = found
+        found, classifier = self._component(target, component)
         return {
             "subset": target.subset,
             "shift": target.shift,
@@ -113,13 +116,22 @@ class Shifts:
             "p_value": number(found.p_value),
             "ci_low": number(found.ci_low),
             "ci_high": number(found.ci_high),
-            "classifier": number(classifier_js(id_ND, ood_MD, seed=self._seed)),
-            "n_id": len(id_ND),
-            "n_ood": len(ood_MD),
+            "classifier": number(classifier),
+            "n_id": sum(len(s.samples) for s in self._id),
+            "n_ood": sum(len(s.samples) for s in target.parts),
             "n_distinct_id": found.n_distinct_id,
             "n_distinct_ood": found.n_distinct_ood,
             "unit": "nats",
         }
+
+    def _component(self, target: Target, component: str) -> tuple[Divergence, float]:
+        """RJSD and the classifier's estimate for one component."""
+
+        def make() -> tuple[Divergence, float]:
+            id_ND, ood_MD = self._inputs(self._id, component), self._inputs(target.parts, component)
+            return self._rjsd(id_ND, ood_MD), classifier_js(id_ND, ood_MD, seed=self._seed)
+
+        return self._once(target.parts, ("component", component), make)
 
     @property
     def targets(self) -> tuple[Target, ...]:
@@ -132,25 +144,27 @@ class Shifts:
         return Target(None, ID, tuple(self._id))
 
     def shares(self, target: Target) -> Shares:
-        """Which component the shift is in; `divergence_rows` must have been called before."""
-        if target not in self._shares:
-            pairs = [(self._inputs(self._id, c), self._inputs(target.parts, c)) for c in COMPONENTS]
-            singles = [self._singles[target, component] for component in COMPONENTS]
+        """Which component the shift is in."""
+
+        def make() -> Shares:
+            id_CND, ood_CMD = ([self._inputs(parts, c) for c in COMPONENTS] for parts in (self._id, target.parts))
+            singles = [self._component(target, c)[0] for c in COMPONENTS]
             # A mean needs fewer permutations than a p-value, and the product kernels' nulls hardly vary.
-            self._shares[target] = divergence_shares(
-                [pair[0] for pair in pairs], [pair[1] for pair in pairs], singles, n_permutations=40, seed=self._seed
-            )
-        return self._shares[target]
+            return divergence_shares(id_CND, ood_CMD, singles, n_permutations=40, seed=self._seed)
+
+        return self._once(target.parts, ("shares",), make)
 
     def input_logits(self, target: Target) -> tuple[FloatArray, FloatArray]:
         """log Q/P of the whole input at each ID sample and at each sample of the target, cross-fitted."""
-        if target not in self._input_logits:
+
+        def make() -> tuple[FloatArray, FloatArray]:
             id_ND, ood_MD = (
                 np.concatenate([_unit(self._inputs(parts, c)) for c in COMPONENTS], axis=1)
                 for parts in (self._id, target.parts)
             )
-            self._input_logits[target] = cross_fitted_logits(id_ND, ood_MD, seed=self._seed)
-        return self._input_logits[target]
+            return cross_fitted_logits(id_ND, ood_MD, seed=self._seed)
+
+        return self._once(target.parts, ("input logits",), make)
 
     def response_logits(self, parts: Sequence[SubsetScores], policy: str) -> tuple[FloatArray, FloatArray]:
         """log V/W at the policy's and at the reference's response to each sample, NaN where a response is missing.
@@ -161,6 +175,9 @@ class Shifts:
         if policy == REFERENCE:
             zeros_B = np.zeros(sum(len(s.samples) for s in parts))
             return zeros_B, zeros_B
+        return self._once(parts, ("response logits", policy), lambda: self._response_logits(parts, policy))
+
+    def _response_logits(self, parts: Sequence[SubsetScores], policy: str) -> tuple[FloatArray, FloatArray]:
         inputs = [_unit(self._inputs(parts, c)) for c in COMPONENTS]
         rows = []
         for who in (REFERENCE, policy):
@@ -175,14 +192,15 @@ class Shifts:
         """Corrected RJSD of the policy's and the reference's responses, nats; 0 for the reference itself."""
         if policy == REFERENCE:
             return 0.0
-        key = (tuple(s.subset for s in subsets), policy)
-        if key not in self._responses:
+
+        def make() -> float:
             ours, theirs = (
                 [self._vectors[text] for s in subsets for text in self._answers[s.subset][who] if text]
                 for who in (policy, REFERENCE)
             )
-            self._responses[key] = self._rjsd(_stack(ours), _stack(theirs)).value
-        return self._responses[key]
+            return self._rjsd(_stack(ours), _stack(theirs)).value
+
+        return self._once(subsets, ("responses", policy), make)
 
     def _inputs(self, subsets: Sequence[SubsetScores], component: str) -> FloatArray:
         return _stack([self._vectors[component_text(sample, component)] for s in subsets for sample in s.samples])

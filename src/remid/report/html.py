@@ -22,6 +22,31 @@ TEMPLATES = Path(__file__).parent / "templates"
 _UNSAFE_IN_JSON = re.compile("[<>&\u2028\u2029\ud800-\udfff]")
 
 
+#: The stylesheets, in order of precedence.
+_STYLES = ("base.css", "parts.css")
+
+
+def frame(ours: str) -> dict[str, Any]:
+    """What every page's head and foot are rendered with: csp, css, and the only three scripts that may run.
+
+    ours: the page's own JavaScript. The Content-Security-Policy names the scripts by their hashes.
+    """
+    from plotly.offline import get_plotlyjs
+
+    scripts = {
+        "theme": _script((TEMPLATES / "theme.js").read_text("utf-8")),
+        "plotly": _script(get_plotlyjs()),
+        "ours": _script(ours),
+    }
+    hashes = " ".join(f"'sha256-{_sha256(code)}'" for code in scripts.values())
+    policy = (
+        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    css = "\n".join((TEMPLATES / name).read_text("utf-8") for name in _STYLES)
+    return {"csp": policy, "css": css, "scripts": scripts}
+
+
 def environment() -> Environment:
     from jinja2 import Environment, FunctionLoader, StrictUndefined
 
@@ -38,19 +63,19 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     env.filters.update(
-        nb=unbroken, visible=lambda value: text.visible(str(value)), short=text.short, percent=text.percent
+        nb=_unbroken, visible=lambda value: text.visible(str(value)), short=text.short, percent=text.percent
     )
     return env
 
 
-def unbroken(value: str) -> Markup:
+def _unbroken(value: str) -> Markup:
     """Text of ours, escaped, with each "R-EMI" kept on one line."""
     from markupsafe import Markup, escape
 
     return Markup(re.sub(r"R-EMID?", r'<span class="nb">\g<0></span>', str(escape(value))))
 
 
-def script(code: str) -> Markup:
+def _script(code: str) -> Markup:
     """Code fit to stand between script tags unchanged, so that its hash holds.
 
     A parser turns CR LF into LF before hashing; "</script" and "<!--" would end or hide the code. Ours has neither, and
@@ -64,7 +89,7 @@ def script(code: str) -> Markup:
     return Markup(code)
 
 
-def sha256(code: str) -> str:
+def _sha256(code: str) -> str:
     return base64.b64encode(hashlib.sha256(code.encode("utf-8")).digest()).decode("ascii")
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from remid.errors import StoreError
 from remid.report.agreement import estimator_view
-from remid.report.html import TEMPLATES, block, environment, flat, script, sha256
+from remid.report.html import TEMPLATES, block, environment, flat, frame
 from remid.report.verdict import confidence, make_verdict
 
 #: In the order in which they share one scope: the helpers first, what starts the page last.
@@ -27,8 +27,6 @@ _SCRIPTS = (
     "sample.js",
     "main.js",
 )
-#: The stylesheets, in order of precedence.
-_STYLES = ("base.css", "parts.css")
 
 #: What the controls are, in the order in which they are shown.
 CONTROLS = {
@@ -62,33 +60,22 @@ def render_page(result: dict[str, Any], details: list[dict[str, Any]]) -> str:
             f"result.json: schema_version is {result.get('schema_version')!r}, this remid reads 1. "
             "Run `remid report` with the version that made the run (see its manifest), or measure again."
         )
-    from plotly.offline import get_plotlyjs
-
-    scripts = {
-        "theme": script((TEMPLATES / "theme.js").read_text("utf-8")),
-        "plotly": script(get_plotlyjs()),
-        "ours": script(_ours()),
-    }
-    hashes = " ".join(f"'sha256-{sha256(code)}'" for code in scripts.values())
-    policy = (
-        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data:; "
-        "base-uri 'none'; form-action 'none'"
-    )
-    env = environment()
-    return env.get_template("page.html").render(
-        result=result,
-        verdict=make_verdict(result),
-        estimators=estimator_view(result),
-        confidence=confidence(result),
-        csp=policy,
-        css="\n".join((TEMPLATES / name).read_text("utf-8") for name in _STYLES),
-        scripts=scripts,
-        controls=CONTROLS,
-        n_samples=sum(row["n"] for row in result["subsets"]),
-        n_models=sum(row["kind"] == "model" for row in result["policies"]),
-        manifest=list(flat(result.get("manifest", {}))),
-        data={"result": block(_drawn(result)), "details": block(details), "controls": block(CONTROLS)},
-        kind_of=lambda part: type(part).__name__,
+    return (
+        environment()
+        .get_template("page.html")
+        .render(
+            result=result,
+            verdict=make_verdict(result),
+            estimators=estimator_view(result),
+            confidence=confidence(result),
+            **frame(_ours()),
+            controls=CONTROLS,
+            n_samples=sum(row["n"] for row in result["subsets"]),
+            n_models=sum(row["kind"] == "model" for row in result["policies"]),
+            manifest=list(flat(result.get("manifest", {}))),
+            data={"result": block(_drawn(result)), "details": block(details), "controls": block(CONTROLS)},
+            kind_of=lambda part: type(part).__name__,
+        )
     )
 
 

@@ -11,14 +11,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from remid.report.html import TEMPLATES, block, environment, flat, script, sha256
+from remid.report.html import TEMPLATES, block, environment, flat, frame
 from remid.report.text import decimals, estimate, half_width, interval, number, short, visible
 
 if TYPE_CHECKING:
     from rich.console import Group
 
 Row = dict[str, Any]
-_STYLES = ("base.css", "parts.css")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,14 +89,6 @@ def bars(rows: Sequence[Row], low: str, value: str, high: str) -> Row:
 
 def render_sheet(title: str, lede: str, sections: Sequence[Section], manifest: dict[str, Any]) -> str:
     """The page. title, lede: our own words. sections: in order. manifest: what the study was made from, shown last."""
-    from plotly.offline import get_plotlyjs
-
-    scripts = {
-        "theme": script((TEMPLATES / "theme.js").read_text("utf-8")),
-        "plotly": script(get_plotlyjs()),
-        "ours": script((TEMPLATES / "sheet.js").read_text("utf-8")),
-    }
-    hashes = " ".join(f"'sha256-{sha256(code)}'" for code in scripts.values())
     figures = [asdict(figure) for section in sections for figure in section.figures]
     return (
         environment()
@@ -107,10 +98,7 @@ def render_sheet(title: str, lede: str, sections: Sequence[Section], manifest: d
             lede=lede,
             sections=sections,
             manifest=list(flat(manifest)),
-            csp=f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data:; "
-            "base-uri 'none'; form-action 'none'",
-            css="\n".join((TEMPLATES / name).read_text("utf-8") for name in _STYLES),
-            scripts=scripts,
+            **frame((TEMPLATES / "sheet.js").read_text("utf-8")),
             figures=block(figures),
         )
     )

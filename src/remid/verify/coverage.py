@@ -10,7 +10,7 @@ import numpy as np
 
 from remid.estimate import Influence, balanced_design, contrast_scores, estimate, pool, remi, remid
 from remid.types import Estimate, FloatArray, IntArray, PairDesign, PairScores
-from remid.verify.simulated import LAWS, DiscreteWorld, GaussianWorld, World, group_sizes
+from remid.verify.simulated import LAWS, DiscreteScores, GaussianScores, World, group_sizes
 
 #: What is estimated in each replication. The shift is three subsets with laws of their own.
 QUANTITIES = ("R-EMI", "contrast", "R-EMID", "pooled R-EMI", "pooled R-EMID")
@@ -61,7 +61,7 @@ def coverage_table(
     About 4 ms a replication on one core, the whole default table (24 cells of 1,000) 100 s. Sizes need n >= 18.
     """
     rows = []
-    for world in (GaussianWorld(), DiscreteWorld()):
+    for world in (GaussianScores(), DiscreteScores()):
         for clustered in (False, True):
             for n in sizes:
                 for m in negatives:

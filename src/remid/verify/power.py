@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from remid.verify.coverage import QUANTITIES, replicate
-from remid.verify.simulated import DiscreteWorld, GaussianWorld
+from remid.verify.simulated import DiscreteScores, GaussianScores
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ def power_rows(replications: int, sizes: Sequence[int], m: int, seed: int) -> li
     """
     index = QUANTITIES.index("R-EMID")
     rows = []
-    for world in (GaussianWorld(), DiscreteWorld()):
+    for world in (GaussianScores(), DiscreteScores()):
         for n in sizes:
             made, truth_Q = replicate(world, n, m, clustered=False, replications=replications, seed=seed + 1)
             error = np.array([found[index].value for found in made]) - truth_Q[index]

@@ -206,10 +206,10 @@ def _within(share: float, margin: float, low: float, high: float) -> bool:
 
 def _null(sizes: Sizes, seed: int) -> tuple[list[Check], Row]:
     from remid.verify.null import null_simulated
-    from remid.verify.simulated import DiscreteWorld, GaussianWorld
+    from remid.verify.simulated import DiscreteScores, GaussianScores
 
     rows: list[Row] = []
-    for world in (GaussianWorld(), DiscreteWorld()):
+    for world in (GaussianScores(), DiscreteScores()):
         for clustered in (False, True):
             found = null_simulated(world, n=50, m=NEGATIVES, clustered=clustered, splits=sizes.null_splits, seed=seed)
             name = world.name + (", clustered" if clustered else "")

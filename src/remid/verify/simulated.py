@@ -45,7 +45,7 @@ class World(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class GaussianWorld:
+class GaussianScores:
     """y = gain x + noise in 6 dimensions, scored by N(y; gain_q x, 1): E CLUB = sum of gain_q gain var(x), exactly.
 
     Character and style (the noise that a group shares) make up `shared` of the variance of input and noise.
@@ -97,7 +97,7 @@ class GaussianWorld:
 
 
 @dataclass(frozen=True, slots=True)
-class DiscreteWorld:
+class DiscreteScores:
     """12 inputs, 8 responses, finite tables: scores are full of ties, and every expectation is a finite sum.
 
     A group's character is one of 4; it decides which inputs are likely. Responses come from common uniform numbers,
