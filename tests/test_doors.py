@@ -11,7 +11,19 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 #: Loaded only by those who need them.
-HEAVY = ("torch", "transformers", "scipy", "sklearn", "plotly", "pyarrow", "datasets", "pydantic", "typer")
+HEAVY = (
+    "torch",
+    "transformers",
+    "scipy",
+    "sklearn",
+    "plotly",
+    "pyarrow",
+    "datasets",
+    "pydantic",
+    "typer",
+    "ray",
+    "openai",
+)
 
 
 def test_every_contract_between_the_rooms_is_kept() -> None:

@@ -49,6 +49,10 @@ class ModelError(RemidError):
     """A model or embedder cannot be found, verified or loaded."""
 
 
+class EngineError(RemidError):
+    """An engine (a server, a cluster) cannot be reached, cannot do what is asked, or may not spend more."""
+
+
 class RenderError(RemidError):
     """A chat template and a tokenizer cannot express a sample with an exact response span."""
 

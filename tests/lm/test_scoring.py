@@ -1,4 +1,4 @@
-"""Packed and repeated layouts give the numbers of one-at-a-time scoring, in any order and any chunks."""
+"""Every layout gives the numbers of one-at-a-time scoring, whatever is computed together."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_models import KINDS, conversations, ids, tiny
+from tiny_models import KINDS, VOCABULARY, conversations, ids, tiny
 
-from remid.errors import ModelError
+from remid.lm import attention
 from remid.lm.chat import ChatRenderer, Message
+from remid.lm.cpu import has_onednn
+from remid.lm.layouts import Tree
 from remid.lm.models import LoadedModel, find_model, load_model
-from remid.lm.scoring import Layout, Scorer, TokenLogProbs
+from remid.lm.scoring import LayoutName, Scorer
+from remid.lm.work import Scored, TokenLogProbs, Work
 
 PER_RESPONSE, PER_TOKEN = 1e-3, 1e-4  # nats
 _RESPONSES = [
@@ -33,12 +36,30 @@ _MESSAGES = [
 ]
 
 
-def _score(scorer: Scorer, prompt: Sequence[int], continuations: Sequence[Sequence[int]]) -> list[TokenLogProbs]:
-    """The way the pipeline does it: chunk by chunk over one prefix."""
-    prefix, found = scorer.prefill(prompt), []
-    for chunk in scorer.chunks([len(c) for c in continuations]):
-        found += scorer.score(prefix, [continuations[i] for i in chunk])
+def _results(scorer: Scorer, work: Sequence[Work]) -> dict[tuple[int, int], Scored]:
+    """Everything that a scorer says, each continuation once."""
+    found: dict[tuple[int, int], Scored] = {}
+    for batch in scorer.score(work):
+        for scored in batch:
+            assert (scored.work, scored.continuation) not in found
+            found[scored.work, scored.continuation] = scored
+    assert len(found) == sum(len(w.continuations) for w in work)
     return found
+
+
+def _work(prompt: Sequence[int], continuations: Sequence[Sequence[int]]) -> Work:
+    return Work(tuple(prompt), tuple(map(tuple, continuations)))
+
+
+def _score_all(scorer: Scorer, work: Sequence[Work]) -> list[TokenLogProbs]:
+    """Log-probabilities in the order of the work."""
+    found = _results(scorer, work)
+    assert all(scored.logp_T is not None for scored in found.values())
+    return [found[key].logp_T for key in sorted(found)]  # type: ignore[misc]
+
+
+def _score(scorer: Scorer, prompt: Sequence[int], continuations: Sequence[Sequence[int]]) -> list[TokenLogProbs]:
+    return _score_all(scorer, [_work(prompt, continuations)])
 
 
 def _largest(found: Sequence[TokenLogProbs], expected: Sequence[TokenLogProbs]) -> tuple[float, float]:
@@ -81,57 +102,86 @@ def test_the_oracle_is_transformers_own_cross_entropy(
 
 
 class _OffByOne:
-    """A model that misplaces packed continuations by one position, the mildest mistake a layout can make."""
+    """A model whose rows in a tree are misplaced by one position, the mildest mistake a layout can make."""
 
     def __init__(self, model: Any) -> None:
         self._model = model
+        self.base_model = self
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
 
     def __call__(self, **arguments: Any) -> Any:
-        if "attention_mask" in arguments:
-            arguments["position_ids"] = arguments["position_ids"] + 1
+        if "remid" in arguments:
+            positions = arguments["position_ids"]
+            arguments["position_ids"] = positions + (positions >= 24)
+            model = self._model if "logits_to_keep" in arguments else self._model.base_model
+            return model(**arguments)
         return self._model(**arguments)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_the_probe_takes_rounding_for_rounding_and_a_mistake_for_a_mistake(dtype: Any, embedded: LoadedModel) -> None:
     model = embedded if dtype == "float32" else load_model(find_model("builtin"), device="cpu", dtype=dtype)
-    assert Scorer(model).layout == "packed"
+    assert Scorer(model).layout == "tree"
     assert Scorer(replace(model, model=_OffByOne(model.model))).layout == "repeated"
 
 
-@pytest.mark.parametrize("layout", ["packed", "repeated"])
+@pytest.mark.parametrize("layout", ["tree", "repeated"])
 def test_every_layout_gives_the_oracles_numbers_on_the_embedded_model(
-    layout: Layout, embedded: LoadedModel, rendered: tuple[list[int], list[list[int]]], oracle: list[TokenLogProbs]
+    layout: LayoutName, embedded: LoadedModel, rendered: tuple[list[int], list[list[int]]], oracle: list[TokenLogProbs]
 ) -> None:
     token, response = _assert_close(_score(Scorer(embedded, layout=layout), *rendered), oracle)
     print(f"\n{layout} against plain: {token:.1e} nats per token, {response:.1e} per response at most")
 
 
-@pytest.mark.parametrize("packed_tokens", [1, 20, 4096])
-def test_the_chunk_size_does_not_change_the_embedded_models_numbers(
-    packed_tokens: int, embedded: LoadedModel, rendered: tuple[list[int], list[list[int]]], oracle: list[TokenLogProbs]
-) -> None:
-    scorer = Scorer(embedded, layout="packed", packed_tokens=packed_tokens)
-    token, response = _assert_close(_score(scorer, *rendered), oracle)
-    print(f"\nchunks of {packed_tokens}: {token:.1e} nats per token, {response:.1e} per response at most")
+def _family(seed: int, prompts: int, tokens: int, answers: Sequence[int], vocabulary: int) -> list[Work]:
+    """Prompts of which some share a beginning, one is the beginning of another, and answers of several lengths."""
+    rng = np.random.default_rng(seed)
+    stem = rng.integers(17, vocabulary, tokens).tolist()
+    work = []
+    for k in range(prompts):
+        own = rng.integers(17, vocabulary, int(rng.integers(1, tokens))).tolist()
+        prompt = (stem[: tokens * (k % 3) // 2] + own) if k else stem[: tokens // 2]
+        work.append(_work(prompt, [rng.integers(17, vocabulary, n).tolist() for n in answers]))
+    return work
 
 
-def test_two_runs_give_the_same_bytes_and_the_order_changes_nothing_that_matters(
-    embedded: LoadedModel, rendered: tuple[list[int], list[list[int]]]
-) -> None:
-    prompt, continuations = rendered
-    scorer = Scorer(embedded, layout="packed")
-    prefix = scorer.prefill(prompt)
-    first = scorer.score(prefix, continuations)
-    again = scorer.score(prefix, continuations)  # the same prefix: nothing of the first pass may be left in it
-    afresh = scorer.score(scorer.prefill(prompt), continuations)
+@pytest.mark.skipif(not has_onednn(), reason="only oneDNN's products are known to add in one order")
+def test_a_score_does_not_depend_on_what_is_computed_beside_it_to_the_last_bit(embedded: LoadedModel) -> None:
+    work = _family(3, 5, 180, [1, 2, 17, 40, 150, 9], 49152)
+    threads = torch.get_num_threads()
+    whole = _results(Scorer(embedded, layout="tree"), work)
+    try:
+        torch.set_num_threads(1)
+        for rows, block in ((1024, 128), (300, 64), (64, 16), (131, 33)):
+            cut = _results(Scorer(embedded, layout="tree", rows=rows, block=block), work)
+            assert all(np.array_equal(cut[key].logp_T, whole[key].logp_T) for key in whole)
+    finally:
+        torch.set_num_threads(threads)
+    scorer = Scorer(embedded, layout="tree")
+    for w, k in ((0, 0), (2, 3), (4, 4)):  # a pair by itself, with nothing around it
+        [alone] = _score(scorer, work[w].prompt, [work[w].continuations[k]])
+        assert np.array_equal(alone, whole[w, k].logp_T)
+    backwards = [Work(item.prompt, item.continuations[::-1]) for item in work[::-1]]
+    last, many = len(work) - 1, len(work[0].continuations) - 1
+    again = _results(scorer, backwards)
+    assert all(np.array_equal(again[last - w, many - k].logp_T, whole[w, k].logp_T) for w, k in whole)
+
+
+def test_two_runs_give_the_same_bytes(embedded: LoadedModel, rendered: tuple[list[int], list[list[int]]]) -> None:
+    scorer = Scorer(embedded)
+    first, again, afresh = (_score(s, *rendered) for s in (scorer, scorer, Scorer(embedded)))
     assert [f.tobytes() for f in first] == [a.tobytes() for a in again] == [a.tobytes() for a in afresh]
-    backwards = scorer.score(prefix, continuations[::-1])[::-1]
-    token, response = _assert_close(backwards, first)
-    print(f"\nreversed order: {token:.1e} nats per token, {response:.1e} per response at most")
+
+
+def test_the_model_attends_as_before_when_its_scoring_is_over_or_broken_off(embedded: LoadedModel) -> None:
+    before = embedded.model.config._attn_implementation
+    scorer = Scorer(embedded)
+    batches = scorer.score(_family(1, 3, 60, [3, 90], 49152))
+    next(batches)
+    batches.close()
+    assert embedded.model.config._attn_implementation == before
 
 
 def test_a_response_has_one_finite_negative_number_per_token(
@@ -145,31 +195,29 @@ def test_a_response_has_one_finite_negative_number_per_token(
 
 
 @given(
-    lengths=st.lists(st.integers(1, 40), min_size=1, max_size=12),
-    prompt=st.integers(1, 60),
-    packed_tokens=st.integers(1, 4096),
-    layout=st.sampled_from(["packed", "repeated"]),
-    seed=st.integers(0, 5),
+    seed=st.integers(0, 1000),
+    prompts=st.integers(1, 7),
+    tokens=st.integers(2, 90),
+    answers=st.lists(st.integers(1, 40), min_size=1, max_size=8),
+    rows=st.integers(1, 300),
+    block=st.integers(1, 80),
+    layout=st.sampled_from(["tree", "repeated"]),
+    kind=st.sampled_from(["llama", "gemma3-narrow-window", "gpt2"]),
 )
 @settings(max_examples=60, deadline=None, derandomize=True, database=None)
-def test_any_lengths_in_any_chunks_give_the_oracles_numbers(
-    lengths: list[int], prompt: int, packed_tokens: int, layout: Layout, seed: int
+def test_any_work_in_any_passes_and_blocks_gives_the_oracles_numbers(
+    seed: int,
+    prompts: int,
+    tokens: int,
+    answers: list[int],
+    rows: int,
+    block: int,
+    layout: LayoutName,
+    kind: str,
 ) -> None:
-    model, continuations = tiny("llama"), conversations(lengths, seed)
-    expected = _score(Scorer(model, layout="plain"), ids(prompt, seed + 50), continuations)
-    scorer = Scorer(model, layout=layout, packed_tokens=packed_tokens)
-    _assert_close(_score(scorer, ids(prompt, seed + 50), continuations), expected)
-
-
-@given(lengths=st.lists(st.integers(1, 300), max_size=30), packed_tokens=st.integers(1, 400))
-@settings(max_examples=60, deadline=None, derandomize=True, database=None)
-def test_chunks_cover_everything_once_in_order_and_hold_no_more_than_they_may(
-    lengths: list[int], packed_tokens: int
-) -> None:
-    chunks = Scorer(tiny("llama"), layout="packed", packed_tokens=packed_tokens).chunks(lengths)
-    assert [i for chunk in chunks for i in chunk] == list(range(len(lengths)))
-    assert all(len(chunk) == 1 or sum(lengths[i] for i in chunk) <= packed_tokens for chunk in chunks)
-    assert all(len(chunk) > 0 for chunk in chunks)
+    model, work = tiny(kind), _family(seed, prompts, tokens, answers, VOCABULARY)
+    expected = _score_all(Scorer(model, layout="plain"), work)
+    _assert_close(_score_all(Scorer(model, layout=layout, rows=rows, block=block), work), expected)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -188,46 +236,60 @@ def test_the_probed_layout_is_one_that_may_be_used_and_gives_the_oracles_numbers
             assert _largest(_score(plain, prompt[::-1], continuations), expected)[0] > 0.05
 
 
-@pytest.mark.parametrize("kind", ["mistral-window", "gpt-neo-local"])
-def test_packing_a_model_with_a_window_would_have_been_wrong(kind: str) -> None:
-    model, prompt, continuations = tiny(kind), ids(80, 3), conversations([30] * 6)
-    packed, plain = Scorer(model, layout="packed"), Scorer(model, layout="plain")
-    assert _largest(_score(packed, prompt, continuations), _score(plain, prompt, continuations))[0] > 0.05
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if "window" in kind])
+def test_a_continuation_longer_than_the_window_sees_no_further_than_the_window(kind: str) -> None:
+    model, prompt, continuations = tiny(kind), ids(40, 3), conversations([200, 3, 130])
+    expected = _score(Scorer(model, layout="plain"), prompt, continuations)
+    _assert_close(_score(Scorer(model, layout="tree", rows=64, block=24), prompt, continuations), expected)
 
 
-def test_an_empty_continuation_is_refused() -> None:
-    scorer = Scorer(tiny("llama"), layout="packed")
+def test_a_tree_that_ignored_windows_would_have_been_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, prompt, continuations = tiny("mistral-window"), ids(120, 3), conversations([30] * 6)
+    expected = _score(Scorer(model, layout="plain"), prompt, continuations)
+    attend = attention.attend
+    monkeypatch.setattr(attention, "attend", lambda *a, **k: attend(*a, **k | {"sliding_window": None}))
+    try:
+        assert _largest(_score(Scorer(model, layout="tree"), prompt, continuations), expected)[0] > 0.05
+        assert Scorer(model).layout == "repeated"  # no layer names a window, though the configuration has one
+    finally:
+        monkeypatch.undo()
+        attention.register()
+
+
+def test_a_head_that_does_more_than_multiply_is_left_to_the_model() -> None:
+    model = tiny("gemma2-window")  # a softcap on its logits
+    scorer = Scorer(model)
+    assert isinstance(scorer._run, Tree)
+    assert scorer._run._whole_head
+    assert Scorer(tiny("llama"))._run._whole_head is False  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("work", [Work((1, 2), ((3,), ())), Work((), ((3,),))])
+def test_an_empty_continuation_or_prompt_is_refused(work: Work) -> None:
     with pytest.raises(ValueError, match="end-of-turn"):
-        scorer.score(scorer.prefill([1, 2]), [[3], []])
+        list(Scorer(tiny("llama"), layout="tree").score([work]))
 
 
 class _Forgetful:
-    """A real model whose first calls run out of memory, half way through its layers."""
+    """Makes a model run out of memory half way through its layers, `failures` times or for the passes it is told."""
 
-    def __init__(self, model: Any, failures: int, error: Exception) -> None:
-        self._model = model
-        self._error = error
-        self.failures = failures
+    def __init__(self, model: Any, error: Exception, failures: int = 10**9, above: int = 0) -> None:
         self.calls = 0
+        self._error, self._above, self.failures = error, above, failures
+        layers = model.model.layers
+        self._hook = layers[len(layers) // 2].register_forward_pre_hook(self._fail)
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._model, name)
-
-    def __call__(self, **arguments: Any) -> Any:
+    def _fail(self, _: Any, inputs: Any) -> None:
         self.calls += 1
-        if self.failures == 0:
-            return self._model(**arguments)
-        self.failures -= 1
-
-        def fail(*_: Any) -> None:
+        if self.failures > 0 and inputs[0].shape[0] * inputs[0].shape[1] > self._above:
+            self.failures -= 1
             raise self._error
 
-        layers = self._model.model.layers
-        hook = layers[len(layers) // 2].register_forward_pre_hook(fail)
-        try:
-            return self._model(**arguments)
-        finally:
-            hook.remove()
+    def __enter__(self) -> _Forgetful:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._hook.remove()
 
 
 _OUT = [
@@ -238,54 +300,45 @@ _OUT = [
 
 
 @pytest.mark.parametrize("error", _OUT, ids=lambda e: type(e).__name__)
-@pytest.mark.parametrize("layout", ["packed", "repeated"])
-def test_running_out_of_memory_once_splits_the_pass_and_changes_no_number(layout: Layout, error: Exception) -> None:
-    model, prompt, continuations = tiny("llama"), ids(20, 1), conversations([5, 1, 9, 3, 30])
-    expected = _score(Scorer(model, layout="plain"), prompt, continuations)
-    scorer = Scorer(model, layout=layout)
-    prefix = scorer.prefill(prompt)
-    scorer._model = _Forgetful(model.model, failures=2, error=error)
-    _assert_close(scorer.score(prefix, continuations), expected)
-    assert scorer._model.calls > 3
-    _assert_close(scorer.score(prefix, continuations), expected)  # the prompt's keys and values are as they were
+@pytest.mark.parametrize("layout", ["tree", "repeated"])
+def test_running_out_of_memory_makes_passes_smaller_and_changes_no_number(layout: LayoutName, error: Exception) -> None:
+    model, work = tiny("llama"), _family(1, 4, 100, [5, 1, 9, *[30] * 12], VOCABULARY)
+    expected = _score_all(Scorer(model, layout="plain"), work)
+    scorer = Scorer(model, layout=layout, rows=512)
+    with _Forgetful(model.model, error, above=200) as forgetful:
+        _assert_close(_score_all(scorer, work), expected)
+        assert forgetful.failures < 10**9
+    _assert_close(_score_all(scorer, work), expected)
 
 
-def test_the_embedded_model_recovers_from_running_out_of_memory(
-    embedded: LoadedModel, rendered: tuple[list[int], list[list[int]]], oracle: list[TokenLogProbs]
-) -> None:
-    prompt, continuations = rendered
-    scorer = Scorer(embedded, layout="packed")
-    prefix = scorer.prefill(prompt)
-    scorer._model = _Forgetful(embedded.model, failures=1, error=_OUT[0])
-    _assert_close(scorer.score(prefix, continuations), oracle)
-    assert prefix.cache.get_seq_length() == len(prompt)
-
-
-@pytest.mark.parametrize("layout", ["packed", "repeated", "plain"])
-def test_a_single_continuation_that_does_not_fit_is_a_model_error(layout: Layout) -> None:
+def test_what_does_not_fit_by_itself_has_a_reason_and_the_rest_is_scored() -> None:
     model = tiny("llama")
-    scorer = Scorer(model, layout=layout)
-    prefix = scorer.prefill(ids(20, 1))
-    scorer._model = _Forgetful(model.model, failures=100, error=_OUT[0])
-    with pytest.raises(ModelError, match=r"not enough memory for a prompt of 20 tokens .* of 9"):
-        scorer.score(prefix, conversations([9]))
+    small, large = _work(ids(20, 1), conversations([9, 2])), _work(ids(300, 2), conversations([5, 4]))
+    expected = _score(Scorer(model, layout="plain"), small.prompt, small.continuations)
+    for layout in ("repeated", "plain"):  # a prompt runs whole there
+        with _Forgetful(model.model, _OUT[0], above=200):
+            found = _results(Scorer(model, layout=layout), [large, small])  # type: ignore[arg-type]
+        _assert_close([found[1, 0].logp_T, found[1, 1].logp_T], expected)  # type: ignore[list-item]
+        for k in (0, 1):
+            assert found[0, k].logp_T is None
+            assert found[0, k].again
+            assert "not enough memory for a prompt of 300 tokens" in (found[0, k].missing or "")
 
 
-def test_a_prompt_that_does_not_fit_is_a_model_error() -> None:
+def test_without_any_memory_everything_has_a_reason() -> None:
     model = tiny("llama")
-    scorer = Scorer(model, layout="packed")
-    scorer._model = _Forgetful(model.model, failures=1, error=_OUT[2])
-    with pytest.raises(ModelError, match="not enough memory for a prompt of 20 tokens"):
-        scorer.prefill(ids(20, 1))
+    work = _family(1, 3, 50, [4, 7], VOCABULARY)
+    scorer = Scorer(model)
+    with _Forgetful(model.model, _OUT[2]):
+        found = _results(scorer, work)
+    assert all(scored.missing and scored.again for scored in found.values())
 
 
 def test_other_failures_of_the_model_are_not_taken_for_memory() -> None:
     model = tiny("llama")
-    scorer = Scorer(model, layout="packed")
-    prefix = scorer.prefill(ids(20, 1))
-    scorer._model = _Forgetful(model.model, failures=1, error=RuntimeError("shapes do not match"))
-    with pytest.raises(RuntimeError, match="shapes"):
-        scorer.score(prefix, conversations([9, 2]))
+    scorer = Scorer(model, layout="tree")
+    with _Forgetful(model.model, RuntimeError("shapes do not match")), pytest.raises(RuntimeError, match="shapes"):
+        _score(scorer, ids(20, 1), conversations([9, 2]))
 
 
 @pytest.mark.slow
@@ -301,12 +354,12 @@ def test_the_spread_stays_small_behind_a_long_prompt_with_many_responses(embedde
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize(("dtype", "per_token"), [("float32", 1e-3), ("bfloat16", 1.0)])
-def test_packed_agrees_with_plain_on_cuda(dtype: Any, per_token: float) -> None:
+def test_the_tree_agrees_with_plain_on_cuda(dtype: Any, per_token: float) -> None:
     model = load_model(find_model("builtin"), device="cuda", dtype=dtype)
     renderer = ChatRenderer(model.tokenizer)
     prompt, continuations = renderer.prompt_ids(_MESSAGES), [renderer.response_ids(text) for text in _RESPONSES]
     scorer = Scorer(model)
-    assert scorer.layout == "packed"
+    assert scorer.layout == "tree"
     plain = _score(Scorer(model, layout="plain"), prompt, continuations)
     token, response = _largest(_score(scorer, prompt, continuations), plain)
     print(f"\ncuda {dtype}: {token:.1e} nats per token, {response:.1e} per response at most")

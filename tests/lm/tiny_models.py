@@ -54,22 +54,20 @@ class Kind:
     layouts: tuple[str, ...]
 
 
-_FULL, _WINDOW, _EITHER = ("packed",), ("repeated",), ("repeated", "plain")
+_TREE, _REPEATED, _EITHER = ("tree",), ("repeated",), ("repeated", "plain")
 KINDS: dict[str, Kind] = {
-    "llama": Kind(LlamaConfig(**_LLAMA), _FULL),
-    "qwen2": Kind(Qwen2Config(**_LLAMA), _FULL),
-    "qwen3": Kind(Qwen3Config(**_LLAMA), _FULL),
-    "gpt2": Kind(GPT2Config(**_WIDE, n_embd=32, n_layer=2, n_head=4, n_positions=2048), _FULL),
-    "qwen2-window": Kind(
-        Qwen2Config(**_LLAMA, use_sliding_window=True, sliding_window=96, max_window_layers=1), _WINDOW
-    ),
+    "llama": Kind(LlamaConfig(**_LLAMA), _TREE),
+    "qwen2": Kind(Qwen2Config(**_LLAMA), _TREE),
+    "qwen3": Kind(Qwen3Config(**_LLAMA), _TREE),
+    "gpt2": Kind(GPT2Config(**_WIDE, n_embd=32, n_layer=2, n_head=4, n_positions=2048), _TREE),
+    "qwen2-window": Kind(Qwen2Config(**_LLAMA, use_sliding_window=True, sliding_window=96, max_window_layers=1), _TREE),
     # A window of 96 is wider than the probe's texts: the probe alone could not see it.
-    "mistral-window": Kind(MistralConfig(**_LLAMA, sliding_window=96), _WINDOW),
-    "phi3-window": Kind(Phi3Config(**_LLAMA, sliding_window=96), _WINDOW),
-    "gemma2-window": Kind(Gemma2Config(**_LLAMA, sliding_window=96, query_pre_attn_scalar=8), _WINDOW),
-    "gemma3-window": Kind(Gemma3TextConfig(**_LLAMA, sliding_window=96, query_pre_attn_scalar=8), _WINDOW),
-    "gemma3-narrow-window": Kind(Gemma3TextConfig(**_LLAMA, sliding_window=8, query_pre_attn_scalar=8), _WINDOW),
-    "gpt-neo-local": Kind(_neo(96), _WINDOW),
+    "mistral-window": Kind(MistralConfig(**_LLAMA, sliding_window=96), _TREE),
+    "phi3-window": Kind(Phi3Config(**_LLAMA, sliding_window=96), _TREE),
+    "gemma2-window": Kind(Gemma2Config(**_LLAMA, sliding_window=96, query_pre_attn_scalar=8), _TREE),
+    "gemma3-window": Kind(Gemma3TextConfig(**_LLAMA, sliding_window=96, query_pre_attn_scalar=8), _TREE),
+    "gemma3-narrow-window": Kind(Gemma3TextConfig(**_LLAMA, sliding_window=8, query_pre_attn_scalar=8), _TREE),
+    "gpt-neo-local": Kind(_neo(96), _REPEATED),
     "falcon-alibi": Kind(FalconConfig(**_OLD, num_hidden_layers=2, alibi=True), _EITHER),
     "bloom-alibi": Kind(BloomConfig(**_WIDE, hidden_size=32, n_layer=2, n_head=4), _EITHER),
     "mamba": Kind(MambaConfig(**_WIDE, hidden_size=32, num_hidden_layers=2, state_size=8), ("plain",)),

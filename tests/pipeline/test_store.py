@@ -23,7 +23,7 @@ VECTOR = np.arange(4, dtype=np.float32)
 
 
 def fill(store: Store) -> None:
-    store.add_scores("q", "p1", PROMPT, [("a", ROW), ("b", LOST)])
+    store.add_scores("q", {"p1": PROMPT}, [("p1", "a", ROW), ("p1", "b", LOST)])
     store.add_generations("g", [("p1", "naïve text\n", True), ("p2", "", False)])
     store.add_embeddings("e", [("t", VECTOR)])
 
@@ -73,9 +73,19 @@ def test_a_row_that_is_there_is_never_replaced(tmp_path: Path) -> None:
     with Store(tmp_path) as store:
         fill(store)
         other = np.zeros(2, dtype=np.float32)
-        store.add_scores("q", "p1", PromptRow(99, 0, "late"), [("a", ScoreRow(2, 0.0, other, None))])
+        store.add_scores("q", {"p1": PromptRow(99, 0, "late")}, [("p1", "a", ScoreRow(2, 0.0, other, None))])
         store.add_generations("g", [("p1", "other", False)])
         store.add_embeddings("e", [("t", VECTOR + 1)])
+        check(store)
+
+
+def test_a_failure_that_may_pass_is_told_but_not_kept(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        fill(store)
+        store.note_failures("q", [("p1", "c", 7, "out of memory"), ("p1", "a", 2, "out of memory")])
+        assert store.scored("q")["p1", "c"] == (7, None, "out of memory")
+        assert store.scored("q")["p1", "a"] == (2, -1.75, None)  # what was scored stays scored
+    with Store(tmp_path) as store:
         check(store)
 
 
@@ -88,7 +98,7 @@ def test_an_interrupted_transaction_leaves_nothing_of_itself(tmp_path: Path) -> 
         fill(store)
         bad = ScoreRow(2, -1.0, LOGP, None)
         with pytest.raises(sqlite3.ProgrammingError):
-            store.add_scores("q", "p9", PROMPT, [("a", bad), (object(), bad)])  # type: ignore[list-item]
+            store.add_scores("q", {"p9": PROMPT}, [("p9", "a", bad), ("p9", object(), bad)])  # type: ignore[list-item]
         with pytest.raises(KeyboardInterrupt):
             store.add_generations("g", interrupted())
         check(store)

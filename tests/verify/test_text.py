@@ -16,6 +16,7 @@ from remid.data.worlds import text_grammar as grammar
 from remid.lm.chat import ChatRenderer
 from remid.lm.models import LoadedModel, find_model, load_model
 from remid.lm.scoring import Scorer
+from remid.lm.work import Work
 from remid.verify import tiny
 from remid.verify.text import Setting, TextSummary, TextTruth, check, quick_setting, text_truth, true_remid
 
@@ -97,8 +98,10 @@ def test_batched_scores_are_those_of_the_scorer_also_after_saving(brief: LoadedM
     texts = [t for s in samples for t in (s.reference, *s.responses.values())]
     ids = [renderer.response_ids(t) for t in texts]
     found_NM = tiny.score_table(brief, prompts, tiny.padded(ids))
-    for prompt, found_M in zip(prompts, found_NM, strict=True):
-        expected_M = [float(logp.sum()) for logp in scorer.score(scorer.prefill(prompt), ids)]
+    work = [Work(tuple(prompt), tuple(map(tuple, ids))) for prompt in prompts]
+    scored = {(s.work, s.continuation): s.logp_T for batch in scorer.score(work) for s in batch}
+    for number, found_M in enumerate(found_NM):
+        expected_M = [float(scored[number, k].sum()) for k in range(len(ids))]  # type: ignore[union-attr]
         np.testing.assert_allclose(found_M, expected_M, atol=1e-3)
 
 

@@ -1,4 +1,4 @@
-"""Float32 matrix products on the CPU through oneDNN.
+"""What makes float32 on a CPU fast: matrix products through oneDNN, and memory that is used again.
 
 PyTorch sends float32 `linear` to MKL, which on AMD processors leaves the wide vector units idle: measured here, oneDNN
 is 2.2 times faster on the shapes of a 135M-parameter model (docs/results/scoring.md). oneDNN is part of every x86 build
@@ -7,11 +7,26 @@ of PyTorch; where it is not, nothing changes.
 
 from __future__ import annotations
 
+import ctypes
+import sys
 import types
 from typing import Any
 
 import torch
 from torch import nn
+
+#: Weights up to this size are also kept in the order in which oneDNN reads them: 5% faster, for twice the memory.
+_PACKED_BYTES = 2 << 30
+#: Rows for which the order is chosen. It serves any number.
+_PACKED_ROWS = 1024
+# glibc's malloc.h
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
+
+
+def has_onednn() -> bool:
+    """Whether float32 products can go through oneDNN here."""
+    available = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return bool(available) and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
 def use_onednn(model: Any) -> bool:
@@ -19,17 +34,39 @@ def use_onednn(model: Any) -> bool:
 
     For inference only: the operator has no backward.
     """
-    available = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    if not available or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+    if not has_onednn():
         return False
-    for module in model.modules():
-        if type(module) is nn.Linear and module.weight.dtype == torch.float32:
-            module.forward = types.MethodType(_linear, module)  # type: ignore[method-assign]
+    modules: list[Any] = list(model.modules())
+    linear: list[Any] = [m for m in modules if type(m) is nn.Linear and m.weight.dtype == torch.float32]
+    pack = sum(module.weight.nbytes for module in linear) <= _PACKED_BYTES
+    for module in linear:
+        packed = torch.ops.mkldnn._reorder_linear_weight(module.weight.detach(), _PACKED_ROWS) if pack else None
+        module.remid_packed = (module.weight._version, packed)
+        module.forward = types.MethodType(_linear, module)
     return True
 
 
-def _linear(self: nn.Linear, x: torch.Tensor) -> torch.Tensor:
+def keep_freed_memory() -> bool:
+    """Let this process keep memory that it frees, for its next tensor. Returns whether that was possible (glibc only).
+
+    By default every tensor of a few megabytes is mapped anew and its pages are cleared one fault at a time: measured
+    here, a quarter of the time of a feed-forward block. The price: the process stays as large as it ever was.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    libc = ctypes.CDLL(None)
+    if not hasattr(libc, "mallopt"):
+        return False
+    # No single tensor gets a mapping of its own, nothing is given back, and the heap grows in large steps.
+    options = ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, -1), (_M_TOP_PAD, 64 << 20))
+    return all(libc.mallopt(what, to) for what, to in options)
+
+
+def _linear(self: Any, x: torch.Tensor) -> torch.Tensor:
     if torch.is_grad_enabled() and (x.requires_grad or self.weight.requires_grad):
         return nn.functional.linear(x, self.weight, self.bias)
-    result: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
+    version, packed = self.remid_packed
+    if packed is None or self.weight._version != version:  # trained since
+        packed = self.weight
+    result: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x, packed, self.bias, "none", [], "")
     return result

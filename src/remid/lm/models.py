@@ -135,26 +135,41 @@ def load_model(
 ) -> LoadedModel:
     """Load weights and tokenizer. Raises ModelError with the library's reason when that fails."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()
     where = resolve_device(device)
     kind = resolve_dtype(dtype, where)
     path = source.path()
+    tokenizer, limit = load_tokenizer(source, trust_remote_code=trust_remote_code)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
         model = AutoModelForCausalLM.from_pretrained(
             path, dtype=getattr(torch, kind), use_safetensors=True, trust_remote_code=trust_remote_code
         )
         model = model.to(where).eval()
     except Exception as error:
         raise ModelError(f"{source.name}: cannot be loaded from {path}: {error}") from error
-    if not getattr(tokenizer, "chat_template", None):
-        raise ModelError(f"{source.name}: its tokenizer has no chat template; use an instruction-tuned model")
     if where == "cpu" and kind == "float32":
         from remid.lm.cpu import use_onednn
 
         use_onednn(model)
-    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    return LoadedModel(source, model, tokenizer, torch.device(where), kind, int(limit or 1 << 20))
+    return LoadedModel(source, model, tokenizer, torch.device(where), kind, limit)
+
+
+def load_tokenizer(source: ModelSource, *, trust_remote_code: bool = False) -> tuple[Any, int]:
+    """A model's tokenizer, and how many tokens fit into its positions; the weights stay where they are.
+
+    Raises ModelError with the library's reason, or where there is no chat template.
+    """
+    from transformers import AutoConfig, AutoTokenizer
+
+    path = source.path()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
+        config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code).get_text_config()
+    except Exception as error:
+        raise ModelError(f"{source.name}: cannot be loaded from {path}: {error}") from error
+    if not getattr(tokenizer, "chat_template", None):
+        raise ModelError(f"{source.name}: its tokenizer has no chat template; use an instruction-tuned model")
+    return tokenizer, int(getattr(config, "max_position_embeddings", None) or 1 << 20)

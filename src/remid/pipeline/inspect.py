@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from remid.data.text import shown
-from remid.errors import ConfigError
+from remid.errors import ConfigError, ModelError
 from remid.lm.models import find_model, load_model
 from remid.pipeline.policies import REFERENCE
 from remid.pipeline.prompts import role_play_messages
@@ -22,6 +22,7 @@ def token_table(
     """
     from remid.lm.chat import ChatRenderer
     from remid.lm.scoring import Scorer
+    from remid.lm.work import Work
 
     sample = _find(benchmark, sample_id)
     text = sample.reference if policy == REFERENCE else sample.responses.get(policy)
@@ -33,8 +34,10 @@ def token_table(
     features = parse_trace(sample.trace).features if sample.trace else None
     prompt = renderer.prompt_ids(role_play_messages(sample, features))
     ids = renderer.response_ids(text)
-    scorer = Scorer(loaded, layout="plain")
-    logp_T = scorer.score(scorer.prefill(prompt), [ids])[0]
+    [scored] = next(Scorer(loaded, layout="plain").score([Work(tuple(prompt), (tuple(ids),))]))
+    if scored.logp_T is None:
+        raise ModelError(f"{shown(sample_id)}: {scored.missing}")
+    logp_T = scored.logp_T
     lines = [f"prompt: {len(prompt)} tokens, trace: {'yes' if features else 'no'}, response: {len(ids)} tokens"]
     if show_prompt:
         lines += [_printable(renderer.decode(prompt)), "---"]

@@ -1,32 +1,28 @@
 """The scoring stage: which (prompt, response) pairs a run needs, and each one's log-likelihood, from the store or anew.
 
-The unit of work is one prompt with all its responses. Within a unit the order is fixed by content, and what is stored
-is always whole forward passes from its front, so a run that was killed goes on with the same passes it would have
-made, and ends with the same bytes.
+What an engine computes is stored batch by batch, each batch in one transaction; a run that was killed asks only for
+what is not there. On a CPU in float32 a score depends on its prompt and response alone, to the last bit, so it ends
+with the same bytes whatever was computed together (lm/attention.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from remid.engine.work import Scored, Work
 from remid.errors import RenderError
-from remid.lm.chat import RENDER_VERSION, Message
-from remid.lm.models import ModelSource, resolve_device, resolve_dtype
+from remid.lm.chat import RENDER_VERSION, ChatRenderer, Message
+from remid.lm.models import ModelSource, load_tokenizer, resolve_device, resolve_dtype
 from remid.pipeline.config import RunConfig
+from remid.pipeline.engines import EngineConfig, scoring_engine
 from remid.pipeline.policies import Texts
 from remid.pipeline.progress import Progress
 from remid.pipeline.prompts import PROMPT_VERSION, drop_oldest_turns
 from remid.pipeline.store import PromptRow, ScoreRow, Store, content_key
 from remid.types import PairDesign, PairScores
-
-if TYPE_CHECKING:
-    from remid.lm.chat import ChatRenderer
-    from remid.lm.models import LoadedModel
-    from remid.lm.scoring import Scorer
 
 #: Positions kept free for responses, so that a prompt's fate does not depend on who answers it.
 RESERVED_TOKENS = 2048
@@ -85,10 +81,16 @@ def plan_units(
     return units
 
 
-def score_units(
-    units: Sequence[Unit], store: Store, scorer_id: str, source: ModelSource, config: RunConfig, progress: Progress
+def score_units(  # noqa: PLR0917
+    units: Sequence[Unit],
+    store: Store,
+    scorer_id: str,
+    source: ModelSource,
+    config: RunConfig,
+    progress: Progress,
+    engine: EngineConfig | None = None,
 ) -> None:
-    """Score what the store does not hold yet. Loads the model only if anything is missing."""
+    """Score what the store does not hold yet. Starts the engine only if anything is missing."""
     have = store.scored(scorer_id)
     todo = [
         Unit(unit.key, unit.messages, missing)
@@ -98,36 +100,91 @@ def score_units(
     if not todo:
         progress.say("scoring: everything is in the store")
         return
-    from remid.lm.chat import ChatRenderer
-    from remid.lm.models import load_model
-    from remid.lm.scoring import Scorer
-
-    progress.say(f"scoring: loading {source.name}")
-    loaded = load_model(source, device=config.device, dtype=config.dtype, trust_remote_code=config.trust_remote_code)
-    renderer = ChatRenderer(loaded.tokenizer)
-    fitted = [(unit, fit_prompt(unit.messages, renderer, loaded, config)) for unit in todo]
-    # Longest first: memory runs out at once or never, and the time left is not flattered by short prompts.
-    fitted.sort(key=lambda pair: (-len(pair[1].ids), pair[0].key))
-    lengths = {text: _length(renderer, text) for unit, _ in fitted for text in unit.texts}
-    total = sum(len(fit.ids) + sum(lengths[text] for text in unit.texts) for unit, fit in fitted)
-    scorer = Scorer(loaded)
-    pairs = sum(len(unit.texts) for unit in todo)
-    progress.say(f"scoring: {len(todo)} prompts, {pairs} responses, {total} tokens, {scorer.layout} on {loaded.device}")
-    limit = context_limit(loaded, config)
-    with progress.stage("scoring", total) as step:
-        for unit, fit in fitted:
-            _score_unit(unit, fit, renderer, scorer, store, scorer_id, limit)
-            step(len(fit.ids) + sum(lengths[text] for text in unit.texts))
+    jobs = _prepare(todo, store, scorer_id, source, config)
+    if not jobs:
+        return
+    work = [job.work for job in jobs]
+    total, pairs = sum(w.tokens for w in work), sum(len(w.continuations) for w in work)
+    progress.say(f"scoring: {len(jobs)} prompts, {pairs} responses, {total} tokens; loading {source.name}")
+    with scoring_engine(source, config, engine or EngineConfig(), progress) as scorer:
+        progress.say(f"scoring: {scorer.name}")
+        with progress.stage("scoring", total) as step:
+            begun: set[int] = set()
+            for batch in scorer.score(work):
+                _store_batch(batch, jobs, store, scorer_id)
+                new = {scored.work for scored in batch} - begun
+                begun |= new
+                step(
+                    sum(len(work[w].prompt) for w in new)
+                    + sum(len(work[s.work].continuations[s.continuation]) for s in batch)
+                )
 
 
-def context_limit(loaded: LoadedModel, config: RunConfig) -> int:
-    """Tokens that a prompt and a response may take together."""
-    return min(loaded.max_length, config.max_tokens or loaded.max_length)
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """One prompt as work: its key, what is stored about it, its work, and the keys of the work's continuations."""
+
+    key: str
+    row: PromptRow
+    work: Work
+    responses: tuple[str, ...]
 
 
-def fit_prompt(messages: Sequence[Message], renderer: ChatRenderer, loaded: LoadedModel, config: RunConfig) -> Fitted:
-    """Render a prompt into its share of the context, by the run's overflow rule. Never cuts inside a turn."""
-    limit = context_limit(loaded, config)
+def _prepare(units: Sequence[Unit], store: Store, scorer_id: str, source: ModelSource, config: RunConfig) -> list[_Job]:
+    """Token ids of all that can be scored; what cannot is stored with its reason."""
+    tokenizer, longest = load_tokenizer(source, trust_remote_code=config.trust_remote_code)
+    renderer = ChatRenderer(tokenizer)
+    limit = min(longest, config.max_tokens or longest)
+    jobs = []
+    for unit in units:
+        fit = fit_prompt(unit.messages, renderer, limit, config)
+        row = PromptRow(len(fit.ids), fit.dropped_turns, fit.missing)
+        scorable: dict[str, tuple[int, ...]] = {}
+        unscorable: list[tuple[str, str, ScoreRow]] = []
+        for text in unit.texts:
+            try:
+                ids = renderer.response_ids(text)
+            except RenderError as error:
+                unscorable.append((unit.key, text_key(text), ScoreRow(0, None, None, f"cannot be rendered: {error}")))
+                continue
+            reason = fit.missing or (f"{len(ids)} tokens do not fit" if len(fit.ids) + len(ids) > limit else None)
+            if reason is None:
+                scorable[text_key(text)] = tuple(ids)
+            else:
+                unscorable.append((unit.key, text_key(text), ScoreRow(len(ids), None, None, reason)))
+        if unscorable:
+            store.add_scores(scorer_id, {unit.key: row}, unscorable)
+        if scorable:
+            jobs.append(_Job(unit.key, row, Work(tuple(fit.ids), tuple(scorable.values())), tuple(scorable)))
+    return jobs
+
+
+def _store_batch(batch: Sequence[Scored], jobs: Sequence[_Job], store: Store, scorer_id: str) -> None:
+    """One transaction for what came of one pass; failures that may pass are told, not stored."""
+    prompts: dict[str, PromptRow] = {}
+    rows: list[tuple[str, str, ScoreRow]] = []
+    passing: list[tuple[str, str, int, str]] = []
+    for scored in batch:
+        job = jobs[scored.work]
+        response, length = job.responses[scored.continuation], len(job.work.continuations[scored.continuation])
+        if scored.logp_T is not None:
+            rows.append((job.key, response, _score_row(scored.logp_T)))
+        elif scored.again:
+            passing.append((job.key, response, length, scored.missing or "not scored"))
+            continue
+        else:
+            rows.append((job.key, response, ScoreRow(length, None, None, scored.missing or "not scored")))
+        prompts[job.key] = job.row
+    store.note_failures(scorer_id, passing)
+    if rows:
+        store.add_scores(scorer_id, prompts, rows)
+
+
+def fit_prompt(messages: Sequence[Message], renderer: ChatRenderer, limit: int, config: RunConfig) -> Fitted:
+    """Render a prompt into its share of the context, by the run's overflow rule. Never cuts inside a turn.
+
+    limit: tokens that a prompt and a response may take together.
+    """
     room = limit - min(RESERVED_TOKENS, limit // 4)
     exchanges = 0
     try:
@@ -151,45 +208,6 @@ def _merge(units: Sequence[Unit]) -> list[Unit]:
         texts = unit.texts if known is None else tuple(dict.fromkeys(known.texts + unit.texts))
         merged[unit.key] = Unit(unit.key, unit.messages, texts)
     return list(merged.values())
-
-
-def _length(renderer: ChatRenderer, text: str) -> int:
-    try:
-        return len(renderer.response_ids(text))
-    except RenderError:
-        return 0
-
-
-def _score_unit(  # noqa: PLR0917
-    unit: Unit, fit: Fitted, renderer: ChatRenderer, scorer: Scorer, store: Store, scorer_id: str, limit: int
-) -> None:
-    """Score one prompt's texts pass by pass; what cannot be scored is stored with its reason."""
-    row = PromptRow(len(fit.ids), fit.dropped_turns, fit.missing)
-    scorable: list[tuple[str, list[int]]] = []
-    unscorable: list[tuple[str, ScoreRow]] = []
-    for text in unit.texts:
-        key = text_key(text)
-        try:
-            ids = renderer.response_ids(text)
-        except RenderError as error:
-            unscorable.append((key, ScoreRow(0, None, None, f"cannot be rendered: {error}")))
-            continue
-        reason = fit.missing or (f"{len(ids)} tokens do not fit" if len(fit.ids) + len(ids) > limit else None)
-        if reason is None:
-            scorable.append((key, ids))
-        else:
-            unscorable.append((key, ScoreRow(len(ids), None, None, reason)))
-    if unscorable:
-        store.add_scores(scorer_id, unit.key, row, unscorable)
-    if not scorable:
-        return
-    scorable.sort(key=lambda pair: (-len(pair[1]), pair[0]))
-    prefix = scorer.prefill(fit.ids)
-    for chunk in scorer.chunks([len(ids) for _, ids in scorable]):
-        part = [scorable[index] for index in chunk]
-        logps = scorer.score(prefix, [ids for _, ids in part])
-        done = [(key, _score_row(logp)) for (key, _), logp in zip(part, logps, strict=True)]
-        store.add_scores(scorer_id, unit.key, row, done)
 
 
 def _score_row(logp_T: np.ndarray[tuple[int], np.dtype[np.float32]]) -> ScoreRow:

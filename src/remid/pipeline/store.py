@@ -11,7 +11,7 @@ import fcntl
 import hashlib
 import json
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -80,6 +80,7 @@ class Store:
             raise StoreError(f"{folder}: another remid process is working in this run folder; wait for it") from error
         except OSError as error:
             raise StoreError(f"{folder}: cannot be used as a run folder: {error.strerror}") from error
+        self._failed: dict[str, dict[tuple[str, str], tuple[int, float | None, str | None]]] = {}
         path = folder / "store.sqlite"
         try:
             self._db = _open(path)
@@ -111,7 +112,13 @@ class Store:
         rows = self._db.execute(
             "SELECT prompt, response, n_tokens, logp, missing FROM scores WHERE scorer=?", (scorer,)
         )
-        return {(prompt, response): (n, logp, missing) for prompt, response, n, logp, missing in rows}
+        found = {(prompt, response): (n, logp, missing) for prompt, response, n, logp, missing in rows}
+        return self._failed.get(scorer, {}) | found
+
+    def note_failures(self, scorer: str, rows: Iterable[tuple[str, str, int, str]]) -> None:
+        """Pairs that failed and may succeed another time: (prompt, response, tokens, reason). Not written down."""
+        failed = self._failed.setdefault(scorer, {})
+        failed.update({(prompt, response): (n, None, reason) for prompt, response, n, reason in rows})
 
     def token_logps(self, scorer: str, prompt: str, response: str) -> npt.NDArray[np.float32] | None:
         """Per-token log-probabilities (float32, nats) of one scored pair, or None."""
@@ -119,15 +126,20 @@ class Store:
         row = self._db.execute(query, (scorer, prompt, response)).fetchone()
         return None if row is None or row[0] is None else np.frombuffer(row[0], dtype=np.float32)
 
-    def add_scores(self, scorer: str, prompt: str, prompt_row: PromptRow, rows: Sequence[tuple[str, ScoreRow]]) -> None:
-        """One forward pass, all or nothing: the prompt's row (kept if it is there) and those of its continuations."""
+    def add_scores(
+        self, scorer: str, prompts: Mapping[str, PromptRow], rows: Iterable[tuple[str, str, ScoreRow]]
+    ) -> None:
+        """What came of one forward pass, all or nothing: (prompt key, response key, score), and the prompts' own rows.
+
+        A row that is there already is kept.
+        """
+        heads = [(scorer, key, row.n_tokens, row.dropped_turns, row.missing) for key, row in prompts.items()]
         values = [
             (scorer, prompt, response, row.n_tokens, row.logp, _blob(row.token_logp), row.missing)
-            for response, row in rows
+            for prompt, response, row in rows
         ]
-        head = (scorer, prompt, prompt_row.n_tokens, prompt_row.dropped_turns, prompt_row.missing)
         with _Transaction(self._db):
-            self._db.execute("INSERT OR IGNORE INTO prompts VALUES (?,?,?,?,?)", head)
+            self._db.executemany("INSERT OR IGNORE INTO prompts VALUES (?,?,?,?,?)", heads)
             self._db.executemany("INSERT OR IGNORE INTO scores VALUES (?,?,?,?,?,?,?)", values)
 
     def generations(self, generator: str) -> dict[str, tuple[str, bool]]:

@@ -52,12 +52,13 @@ class Sizes:
     side_worlds: int
     replications: int
     coverage_sizes: tuple[int, ...]
+    stopping: int
     null_splits: int
     quick_text: bool
 
 
-QUICK = Sizes(20_000, 30, 60, 1_000, 120, 4, 250, (25, 100), 200, True)
-FULL = Sizes(100_000, 120, 300, 4_000, 1_000, 12, 2_000, (25, 100, 400), 200, False)
+QUICK = Sizes(20_000, 30, 60, 1_000, 120, 4, 250, (25, 100), 60, 200, True)
+FULL = Sizes(100_000, 120, 300, 4_000, 1_000, 12, 2_000, (25, 100, 400), 400, 200, False)
 
 
 def run_verify(*, full: bool, seed: int, progress: Progress) -> Row:
@@ -68,6 +69,7 @@ def run_verify(*, full: bool, seed: int, progress: Progress) -> Row:
         ("shares", _shares),
         ("estimators", _sides),
         ("intervals", _intervals),
+        ("stopping", _stopping),
         ("null runs", _null),
         ("text worlds", _text),
     )
@@ -198,6 +200,30 @@ def _intervals(sizes: Sizes, seed: int) -> tuple[list[Check], Row]:
         Check("power", "shown: R-EMID found in 80% of runs, in SD of a contribution", found, None),
     ]
     return checks, {"coverage_rows": _plain(rows), "power_rows": _plain(power)}
+
+
+def _stopping(sizes: Sizes, seed: int) -> tuple[list[Check], Row]:
+    from remid.verify.simulated import DiscreteScores, GaussianScores
+    from remid.verify.stopping import stopping_cell
+
+    rows = [
+        row
+        for world in (GaussianScores(), DiscreteScores())
+        for clustered in (False, True)
+        for wish in ("at the first look", "middling")
+        for row in stopping_cell(world, 125, wish, clustered=clustered, replications=sizes.stopping, seed=seed)
+    ]
+    # Cells of so few replications say little one by one, and the claim is one-sided.
+    share, naive = (float(np.mean([getattr(row, field) for row in rows])) for field in ("coverage", "naive"))
+    low = [row for row in rows if row.coverage + 3.5 * np.sqrt(0.95 * 0.05 / row.replications) < 0.95]
+    measured = (
+        f"{100 * share:.1f}% over {len(rows)} cells of {sizes.stopping} replications (as if nobody had looked: "
+        f"{100 * naive:.1f}%); {len(low)} cells below by more than 3.5 times the Monte-Carlo error"
+    )
+    claim = "95% intervals of runs that stop at a wished standard error hold the truth in 95% of replications or more"
+    return [Check("intervals after stopping", claim, measured, share >= 0.945 and not low)], {
+        "stopping_rows": _plain(rows)
+    }
 
 
 def _within(share: float, margin: float, low: float, high: float) -> bool:

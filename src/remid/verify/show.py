@@ -26,6 +26,7 @@ def verify_sections(found: Row) -> list[Section]:
         _shares(found),
         _sides(found),
         _coverage(found),
+        _stopping(found),
         _power(found),
         _null(found),
         _text(found),
@@ -162,6 +163,28 @@ def _coverage(found: Row) -> Section:
     )
     text = "Share of replications whose nominal 95% interval holds the truth."
     return Section("Intervals", text, tables=(_table("Coverage", found["coverage_rows"], columns, 2),))
+
+
+def _stopping(found: Row) -> Section:
+    columns = (
+        ("world", lambda row: row["world"] + (", clustered" if row["clustered"] else "")),
+        ("wished standard error", _text_of("wish")),
+        ("quantity", _text_of("quantity")),
+        ("coverage", _percent("coverage")),
+        ("as if nobody had looked", _percent("naive")),
+        ("Monte-Carlo error", _percent("mc_error")),
+        ("SE / true", _number("se_ratio", 2)),
+        ("looks", _number("looks", 1)),
+        ("items of 320", _number("items", 0)),
+        ("negatives", _number("negatives", 1)),
+    )
+    text = (
+        "Scoring goes on in rounds until R-EMID of both policies has the wished standard error: what the first round "
+        "has in the median, or 0.7 of it. A run stops where its standard error happens to look small, so intervals "
+        "take Student's t with the first round's degrees of freedom."
+    )
+    table = _table("Coverage where scoring stopped", found["stopping_rows"], columns, 3)
+    return Section("Intervals after stopping", text, tables=(table,))
 
 
 def _power(found: Row) -> Section:

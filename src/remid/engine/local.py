@@ -1,0 +1,81 @@
+"""The engine on this machine: torch, on a CPU, CUDA or MPS."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from remid.engine.work import Chat, Scored, Work, Written
+from remid.errors import RenderError
+
+if TYPE_CHECKING:
+    from remid.lm.chat import ChatRenderer
+    from remid.lm.generate import Decoding
+    from remid.lm.models import LoadedModel
+
+#: Chats that are answered together.
+_BATCH = 16
+
+
+class LocalEngine:
+    """Scores and writes with one loaded model. decoding: how to write; only scoring does without."""
+
+    def __init__(self, loaded: LoadedModel, decoding: Decoding | None = None) -> None:
+        from remid.lm.scoring import Scorer
+
+        self._loaded = loaded
+        self._decoding = decoding
+        self._scorer: Scorer | None = None
+        self._renderer: ChatRenderer | None = None
+
+    @property
+    def name(self) -> str:
+        """Model, layout, floating type and device."""
+        import torch
+
+        threads = f", {torch.get_num_threads()} threads" if self._loaded.device.type == "cpu" else ""
+        layout = f"{self._scorer.layout}, " if self._scorer else ""
+        return f"{self._loaded.source.name}, {layout}{self._loaded.dtype} on {self._loaded.device}{threads}"
+
+    def score(self, work: Sequence[Work]) -> Iterator[list[Scored]]:
+        """Batches of results as forward passes end."""
+        from remid.lm.scoring import Scorer
+
+        if self._scorer is None:
+            self._scorer = Scorer(self._loaded)
+        yield from self._scorer.score(work)
+
+    def write(self, chats: Sequence[Chat]) -> Iterator[list[Written]]:
+        """Batches of texts, longest prompts first; a chat that does not fit or cannot be rendered has a reason."""
+        from remid.lm.chat import ChatRenderer
+        from remid.lm.generate import generate
+
+        if self._decoding is None:
+            raise ValueError("an engine without decoding settings cannot write")
+        renderer = self._renderer = self._renderer or ChatRenderer(self._loaded.tokenizer)
+        room = self._loaded.max_length - self._decoding.max_new_tokens
+        prompts: dict[int, list[int]] = {}
+        refused = []
+        for number, chat in enumerate(chats):
+            try:
+                opening = renderer.response_ids(chat.opening)[:-1] if chat.opening else []
+                ids = [*renderer.prompt_ids(chat.messages), *opening]
+            except RenderError as error:
+                refused.append(Written(number, None, False, f"cannot be rendered: {error}"))
+                continue
+            if len(ids) > room:
+                refused.append(Written(number, None, False, f"prompt of {len(ids)} tokens, room for {room}"))
+            else:
+                prompts[number] = ids
+        if refused:
+            yield refused
+        order = sorted(prompts, key=lambda number: (-len(prompts[number]), prompts[number]))
+        for start in range(0, len(order), _BATCH):
+            batch = order[start : start + _BATCH]
+            rows = [prompts[k] for k in batch]
+            # Named by its content, so that a resumed run draws for the same batch what a whole one would have drawn.
+            stream = zlib.crc32(json.dumps(rows).encode())
+            texts = generate(self._loaded, rows, renderer.end_of_turn_id, self._decoding, stream=stream)
+            yield [Written(k, text, finished) for k, (text, finished) in zip(batch, texts, strict=True)]

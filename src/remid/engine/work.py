@@ -1,0 +1,67 @@
+"""What every engine is asked and what it answers. Scoring speaks token ids, generation speaks chats."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from remid.lm.chat import Message
+from remid.lm.work import Scored, TokenLogProbs, Work
+
+__all__ = ["Chat", "Scored", "ScoringEngine", "TokenLogProbs", "Work", "WritingEngine", "Written"]
+
+
+class ScoringEngine(Protocol):
+    """Scores continuations of prompts."""
+
+    @property
+    def name(self) -> str:
+        """What does the work, in words for the user: "tree attention, float32, cpu, 2 threads"."""
+        ...
+
+    def score(self, work: Sequence[Work]) -> Iterator[list[Scored]]:
+        """Results in batches, in any order, each continuation exactly once; a batch is stored before the next is asked.
+
+        A continuation that cannot be scored comes with its reason. Raises ModelError or EngineError where nothing can.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Chat:
+    """One text to write: a conversation that ends with the other side's turn. opening: begun for the model, kept out
+    of its answer."""
+
+    messages: tuple[Message, ...]
+    opening: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What came of one chat. finished: False where the limit of tokens cut it off. missing: why text is None.
+
+    again: whether another try may succeed, so that the failure is told but not stored.
+    """
+
+    chat: int
+    text: str | None
+    finished: bool
+    missing: str | None = None
+    again: bool = False
+
+
+class WritingEngine(Protocol):
+    """Writes texts: responses, traces, judgements."""
+
+    @property
+    def name(self) -> str:
+        """What does the work, in words for the user."""
+        ...
+
+    def write(self, chats: Sequence[Chat]) -> Iterator[list[Written]]:
+        """Results in batches, each chat exactly once; a batch is stored before the next is asked.
+
+        Raises ModelError or EngineError where nothing can be written.
+        """
+        ...

@@ -1,0 +1,225 @@
+"""Three ways to compute the same log-probabilities: a tree of prompts, the prompt's state repeated, pair by pair.
+
+A layout turns works into (work, continuation, log-probabilities) as they finish. The last token of a continuation is
+never fed, since nothing is read after it; logits exist only for rows that are read, a block at a time, and the
+log-softmax is taken in float32 whatever the weights are.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from remid.lm import attention
+from remid.lm.cpu import has_onednn
+from remid.lm.tree import Pass, arrange, passes
+from remid.lm.work import TokenLogProbs, Work
+
+Result = tuple[int, int, TokenLogProbs]
+
+#: Entries of one block of logits: 25 MB in float32, which a processor's last cache holds.
+_LOGITS = 128 * 49152
+#: Rows of a pass whose logits a model only gives all at once.
+_WHOLE_ROWS = 512
+
+
+class Layout(Protocol):
+    """A way to run. works: indices of what was in hand last, for the message when memory runs out."""
+
+    works: list[int]
+
+    def run(self, work: Sequence[Work], rows: int, block: int) -> Iterator[list[Result]]:
+        """Results as they finish. rows: tokens that run at once; block: rows that attend at once."""
+        ...
+
+
+class Tree:
+    """Prompts in an order in which neighbours share their beginning, everything packed into passes of one size.
+
+    whole_head: take logits from the model as a whole, not from its last layer block by block (for models that do
+    something to them in between).
+    """
+
+    def __init__(self, model: Any, *, whole_head: bool) -> None:
+        attention.register()
+        self._model = model
+        self._whole_head = whole_head
+        self._device = model.device
+        self.works: list[int] = []
+        self.windows: set[int] = set()  # sliding windows that layers have asked for
+
+    @torch.inference_mode()
+    def run(self, work: Sequence[Work], rows: int, block: int) -> Iterator[list[Result]]:
+        if self._whole_head:
+            rows = min(rows, _WHOLE_ROWS)
+        longest = max(len(w.prompt) for w in work)
+        own = max(block, *(len(c) for w in work for c in w.continuations))
+        onednn = self._device.type == "cpu" and self._model.dtype == torch.float32 and has_onednn()
+        path = attention.Path(longest, own, onednn)
+        firsts: dict[int, TokenLogProbs] = {}  # of every continuation, for prompts that have run
+        with _attending(self._model):
+            for part in passes(work, arrange(work), rows, block):
+                self.works = part.works
+                logp_by_row, ends = self._forward(part, work, path)
+                self.windows |= path.windows
+                firsts.update(ends)
+                results = []
+                for row, w, k in part.answers:
+                    rest = logp_by_row[row : row + len(work[w].continuations[k]) - 1]
+                    results.append((w, k, np.concatenate([firsts[w][k : k + 1], rest])))
+                if results:
+                    yield results
+
+    def _forward(
+        self, part: Pass, work: Sequence[Work], path: attention.Path
+    ) -> tuple[TokenLogProbs, dict[int, TokenLogProbs]]:
+        """Log-probability of what follows each row (NaN where nothing does), and of all first tokens after each end."""
+        # A single row would take another way through the matrix products, and round otherwise.
+        spare = [0] * (len(part.ids) == 1)
+        inputs = {
+            "input_ids": torch.tensor([part.ids + spare], device=self._device),
+            "position_ids": torch.tensor([part.positions + spare], device=self._device),
+            "use_cache": False,
+            "remid": attention.Running(part, path, self._device),
+        }
+        rows: list[int] = []
+        targets: list[int] = []
+        for row, w, k in part.answers:
+            continuation = work[w].continuations[k]
+            rows += range(row, row + len(continuation) - 1)
+            targets += continuation[1:]
+        ends = dict(part.ends)
+        logp_by_row = np.full(len(part.ids), np.nan, np.float32)
+        firsts: dict[int, TokenLogProbs] = {}
+        wanted = [*rows, *ends]
+        for start, logp_RV in self._log_softmax(inputs, wanted):
+            count = min(len(rows) - start, len(logp_RV))
+            if count > 0:
+                index = torch.tensor(targets[start : start + count], device=self._device)
+                picked = logp_RV[:count].gather(1, index[:, None])[:, 0]
+                logp_by_row[rows[start : start + count]] = picked.cpu().numpy()
+            for place in range(max(0, count), len(logp_RV)):
+                w = ends[wanted[start + place]]
+                index = torch.tensor([c[0] for c in work[w].continuations], device=self._device)
+                firsts[w] = logp_RV[place, index].cpu().numpy()
+        return logp_by_row, firsts
+
+    def _log_softmax(self, inputs: dict[str, Any], rows: list[int]) -> Iterator[tuple[int, Tensor]]:
+        """(first, float32 log-probabilities of all tokens (R, V)) of the wanted rows, a block at a time."""
+        index = torch.tensor(rows, device=self._device, dtype=torch.long)
+        head = self._model.get_output_embeddings()
+        if self._whole_head:
+            logits = self._model(**inputs, logits_to_keep=index).logits[0]
+            yield from ((at, torch.log_softmax(logits[at : at + 1].float(), dim=-1)) for at in range(len(rows)))
+            return
+        hidden = self._model.base_model(**inputs).last_hidden_state[0]
+        step = max(2, _LOGITS // head.weight.shape[0])
+        for at in range(0, len(rows), step):
+            picked = hidden[index[at : at + step]]
+            logits = head(picked.expand(2, -1) if len(picked) == 1 else picked)[: len(picked)]
+            yield at, torch.log_softmax(logits.float(), dim=-1)
+
+
+class Repeated:
+    """One row per continuation, the prompt's state repeated for each."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self.works: list[int] = []
+
+    @torch.inference_mode()
+    def run(self, work: Sequence[Work], rows: int, block: int) -> Iterator[list[Result]]:
+        del block  # rows of one continuation attend together
+        for w in _longest_first(work):
+            self.works = [w]
+            item = work[w]
+            ids = torch.tensor([item.prompt], device=self._model.device)
+            out = self._model(input_ids=ids, use_cache=True, logits_to_keep=1)
+            first_V = torch.log_softmax(out.logits[0, -1].float(), dim=-1).cpu()
+            for ks in _chunks(item, rows):
+                rest = self._forward(item, ks, copy.deepcopy(out.past_key_values))
+                heads = [first_V[item.continuations[k][0]].numpy()[None] for k in ks]
+                yield [(w, k, np.concatenate([heads[i], rest[i]])) for i, k in enumerate(ks)]
+
+    def _forward(self, item: Work, ks: Sequence[int], cache: Any) -> list[TokenLogProbs]:
+        device = self._model.device
+        fed = [item.continuations[k][:-1] for k in ks]
+        longest, past = max(map(len, fed)), len(item.prompt)
+        if longest == 0:
+            return [np.empty(0, np.float32) for _ in fed]
+        cache.batch_repeat_interleave(len(fed))
+        # Padding stands on the right, where causality hides it from every token that is read.
+        rows = torch.tensor([[*c, *[0] * (longest - len(c))] for c in fed], device=device)
+        positions = torch.arange(past, past + longest, device=device)[None].expand(len(fed), -1)
+        out = self._model(input_ids=rows, position_ids=positions, past_key_values=cache, use_cache=True)
+        return [_gather(out.logits[i, : len(fed[i])], item.continuations[k][1:]) for i, k in enumerate(ks)]
+
+
+class Plain:
+    """Prompt and continuation run together, pair by pair."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self.works: list[int] = []
+
+    @torch.inference_mode()
+    def run(self, work: Sequence[Work], rows: int, block: int) -> Iterator[list[Result]]:
+        del rows, block  # a pair cannot be cut
+        for w in _longest_first(work):
+            self.works = [w]
+            for k, continuation in enumerate(work[w].continuations):
+                ids = torch.tensor([[*work[w].prompt, *continuation[:-1]]], device=self._model.device)
+                out = self._model(input_ids=ids, use_cache=False, logits_to_keep=len(continuation))
+                yield [(w, k, _gather(out.logits[0], continuation))]
+
+
+def attends_fully(model: Any) -> bool:
+    """Whether every layer sees the whole prompt."""
+    config = model.config.get_text_config()
+    kinds = getattr(config, "layer_types", None) or getattr(config, "attention_layers", None)
+    if kinds:
+        return all(kind in {"full_attention", "global"} for kind in kinds)
+    return not (getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True))
+
+
+@contextmanager
+def _attending(model: Any) -> Iterator[None]:
+    """Let the model's layers attend as passes want it, for a while."""
+    before = model.config.get_text_config()._attn_implementation
+    model.set_attn_implementation(attention.TREE)
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)
+
+
+def _longest_first(work: Sequence[Work]) -> list[int]:
+    return sorted(range(len(work)), key=lambda i: (-len(work[i].prompt), work[i].prompt))
+
+
+def _chunks(item: Work, rows: int) -> Iterator[list[int]]:
+    """Continuations by falling length, cut where `rows` tokens are reached."""
+    part: list[int] = []
+    used = 0
+    for k in sorted(range(len(item.continuations)), key=lambda k: (-len(item.continuations[k]), item.continuations[k])):
+        length = len(item.continuations[k])
+        if part and used + length > rows:
+            yield part
+            part, used = [], 0
+        part.append(k)
+        used += length
+    yield part
+
+
+def _gather(logits_LV: Tensor, targets: Sequence[int]) -> TokenLogProbs:
+    """Log-softmax at the targets, in float32."""
+    index = torch.tensor(list(targets), device=logits_LV.device, dtype=torch.long)
+    logp_LV = torch.log_softmax(logits_LV.float(), dim=-1)
+    result: TokenLogProbs = logp_LV.gather(1, index[:, None])[:, 0].cpu().numpy()
+    return result
