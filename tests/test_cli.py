@@ -240,6 +240,7 @@ def test_every_option_of_run_reaches_the_run(remid: Remid, monkeypatch: pytest.M
         **{"limit": 3, "model": "a/b", "device": "cuda:1", "dtype": "bfloat16", "trust_remote_code": True},
         **{"max_tokens": 99, "overflow": "drop-oldest", "traces": "model", "trace_format": "full", "negatives": 3},
         **{"embedder": "e", "cluster_by": "c", "confidence": 0.9, "seed": 5},
+        **{"until_se": 0.5, "score_server": "http://localhost:1/v1", "tokenizer": "builtin"},
     }
     words: list[object] = []
     for name, value in given.items():
@@ -248,6 +249,7 @@ def test_every_option_of_run_reaches_the_run(remid: Remid, monkeypatch: pytest.M
             words += [option] if item is True else [option, item]
     assert_refused(remid("run", small, "x.json", "--out", "o", "--quiet", *words), "seen")
     assert (seen.pop("out"), seen.pop("progress")) == (Path("o"), False)
+    assert seen.pop("engine").server.url == "http://localhost:1/v1"
     made, expected = make_config(**seen), make_config(data=[small, "x.json"], **given)
     assert made == expected
     defaults = RunConfig(data=(small,))

@@ -8,16 +8,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from remid.pipeline.engines import EngineConfig
     from remid.pipeline.run import Run
 
 PathLike = str | Path
 
 
-def evaluate(data: PathLike | Sequence[PathLike], *, out: PathLike, progress: bool = True, **settings: Any) -> Run:
+def evaluate(
+    data: PathLike | Sequence[PathLike],
+    *,
+    out: PathLike,
+    progress: bool = True,
+    engine: EngineConfig | None = None,
+    **settings: Any,
+) -> Run:
     """Measure every policy in `data` under every shift, and write the run's files and page into the folder `out`.
 
     data: benchmark files in any readable format. settings: fields of remid.pipeline.config.RunConfig (responses, model,
-    traces, negatives, limit, ...). The same call again resumes, or returns at once. Raises subclasses of RemidError.
+    traces, negatives, limit, ...). engine: where the model runs (remid.pipeline.engines.EngineConfig), this process if
+    None. The same call again resumes, or returns at once. Raises subclasses of RemidError.
     """
     share_processors()
     from remid.pipeline.config import make_config
@@ -25,7 +34,7 @@ def evaluate(data: PathLike | Sequence[PathLike], *, out: PathLike, progress: bo
     from remid.pipeline.run import execute
 
     paths = [data] if isinstance(data, str | Path) else list(data)
-    run = execute(make_config(data=tuple(map(Path, paths)), **settings), Path(out), Progress(progress))
+    run = execute(make_config(data=tuple(map(Path, paths)), **settings), Path(out), Progress(progress), engine)
     write_report(run)
     return run
 

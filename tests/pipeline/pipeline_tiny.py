@@ -91,7 +91,7 @@ def write(path: Path, content: dict[str, list[dict[str, Any]]] | None = None) ->
 def reused(embedded: LoadedModel) -> Iterator[None]:
     """Within it, whoever loads the embedded model or embedder gets the one that is loaded already."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("lm.models", "pipeline.reason", "pipeline.respond", "pipeline.inspect"):
+        for module in ("lm.models", "pipeline.inspect"):
             patch.setattr(f"remid.{module}.load_model", lambda source, **options: embedded)
         patch.setattr("remid.lm.embed.Embedder", lambda source: _embedder())
         yield

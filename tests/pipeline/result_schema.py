@@ -298,6 +298,33 @@ class Manifest(Strict):
     groupings: dict[str, str | None]
 
 
+class Ask(Strict):
+    policy: str
+    quantity: Literal["remi", "remid"]
+    shift: str
+    verdict: str
+    stderr: Number | None
+    stderr_all: Number | None
+    n: list[Count]
+    n_all: list[Count]
+    n_needed: list[Count] | None
+
+
+class Extent(Strict):
+    subset: str
+    n: Count
+    n_all: Count
+    negatives: Count
+
+
+class Stopping(Strict):
+    until_se: Number
+    looks: Count
+    unit: Unit
+    asks: list[Ask]
+    subsets: list[Extent]
+
+
 class Result(Strict):
     """result.json."""
 
@@ -318,6 +345,7 @@ class Result(Strict):
     missing: list[Missing]
     traces: Traces
     scoring: Scoring
+    stopping: Stopping | None
     manifest: Manifest
 
 

@@ -12,8 +12,8 @@ from pipeline_tiny import Told, trace
 from test_traces import FULL
 
 from remid.errors import ConfigError
-from remid.lm.models import find_model
 from remid.pipeline.config import make_config
+from remid.pipeline.engines import run_engines
 from remid.pipeline.plan import _groups
 from remid.pipeline.reason import Traces, _tidy, collect_traces, trace_messages, write_traces
 from remid.pipeline.store import Store
@@ -28,8 +28,8 @@ def collect(
 ) -> Traces:
     benchmark = Benchmark((*train, *samples), "b.json", "0")
     config = make_config(data=("b.json",), device="cpu", **settings)
-    with Store(folder) as store:
-        return collect_traces(benchmark, samples, store, find_model("builtin"), config, told or Told())
+    with Store(folder) as store, run_engines(config, None, Told()) as engines:
+        return collect_traces(benchmark, samples, store, engines, config, told or Told())
 
 
 def with_traces(*texts: str | None) -> list[Sample]:
@@ -99,14 +99,14 @@ def test_a_real_models_traces_are_kept_and_found_again(
     config = make_config(data=("b.json",), device="cpu", traces="model", trace_tokens=16)
 
     def write() -> dict[str, str]:
-        with Store(tmp_path) as store:
+        with Store(tmp_path) as store, run_engines(config, None, Told()) as engines:
             benchmark = Benchmark(tuple(samples), "b.json", "0")
-            return write_traces(benchmark, samples, store, find_model("builtin"), config, Told())
+            return write_traces(benchmark, samples, store, engines, config, Told())
 
     made = write()
     assert set(made) == {"IDTest-0", "IDTest-1"}
     assert all(text.startswith("## Core Features\nContent: ") and len(text) > 30 for text in made.values())
-    monkeypatch.setattr("remid.pipeline.reason.load_model", None)
+    monkeypatch.setattr("remid.lm.models.load_model", None)
     assert write() == made
 
 
@@ -120,7 +120,7 @@ def written(monkeypatch: pytest.MonkeyPatch, models: None) -> list[int]:
         texts = ["Says it.\nStyle: Short.\nAnd on it rambles.", "I cannot do that."]
         return [(texts[number % 2], True) for number in range(len(batch))]
 
-    monkeypatch.setattr("remid.pipeline.reason.generate", generate)
+    monkeypatch.setattr("remid.lm.generate.generate", generate)
     return sizes
 
 

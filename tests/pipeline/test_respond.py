@@ -97,7 +97,7 @@ def test_whoever_has_answered_everything_loads_no_model(
     out, told = tmp_path / "r.jsonl", Told()
     respond(samples, out, CONFIG, Told())
     before = out.read_bytes()
-    monkeypatch.setattr("remid.pipeline.respond.load_model", None)
+    monkeypatch.setattr("remid.lm.models.load_model", None)
     assert respond(samples, out, CONFIG, told) == 0
     assert "mine has answered every sample" in told.lines[0]
     assert out.read_bytes() == before
@@ -213,6 +213,6 @@ def test_what_does_not_fit_stays_unanswered_and_is_said(
     longest = max(map(len, prompts))
     assert renderer.decode(max(prompts, key=len))
     short = replace(embedded, max_length=longest + 4 - 1)
-    monkeypatch.setattr("remid.pipeline.respond.load_model", lambda source, **options: short)
+    monkeypatch.setattr("remid.lm.models.load_model", lambda source, **options: short)
     assert respond(samples, tmp_path / "some.jsonl", CONFIG, told) == 2
-    assert any("1 samples do not fit" in line for line in told.lines)
+    assert any("1 samples stay unanswered" in line and "room for" in line for line in told.lines)

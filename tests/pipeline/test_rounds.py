@@ -17,6 +17,7 @@ from remid.estimate import remi as remi_of
 from remid.estimate import remid
 from remid.estimate.sequential import PILOT_ITEMS, at_full_shares
 from remid.pipeline.config import RunConfig, make_config
+from remid.pipeline.engines import run_engines
 from remid.pipeline.plan import Plan, make_plan
 from remid.pipeline.progress import Progress
 from remid.pipeline.rounds import Rounds, score_in_rounds
@@ -110,7 +111,7 @@ def go(
     model: Callable[[Store], Any] | None = None,
 ) -> tuple[Rounds, Any]:
     with Store(folder) as store:
-        plan = make_plan(config, store, QUIET)
+        plan = make_plan(config, store, run_engines(config, None, QUIET), QUIET)
         scorer = model(store) if model else TinyModel(store, pairs_to_live)
         return score_in_rounds(plan, wish, store, scorer, progress), scorer
 
@@ -189,7 +190,9 @@ def test_a_run_killed_anywhere_ends_with_the_same_and_scores_nothing_twice(
         with Store(tmp_path / "broken") as store:
             model = TinyModel(store, scorer.pairs // 4)
             try:
-                found = score_in_rounds(make_plan(config, store, QUIET), wish, store, model, QUIET)
+                found = score_in_rounds(
+                    make_plan(config, store, run_engines(config, None, QUIET), QUIET), wish, store, model, QUIET
+                )
                 break
             except KilledError:
                 continue

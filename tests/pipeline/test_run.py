@@ -33,7 +33,7 @@ def no_model(models: None, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: Any, **options: Any) -> None:
         raise AssertionError("a model was loaded")
 
-    for name in ("lm.models.load_model", "pipeline.reason.load_model", "lm.embed.Embedder"):
+    for name in ("lm.models.load_model", "lm.models.load_model", "lm.embed.Embedder"):
         monkeypatch.setattr(f"remid.{name}", refuse)
 
 

@@ -10,10 +10,13 @@ from pipeline_fakes import sample
 
 from remid.estimate import balanced_design
 from remid.lm.chat import Message
+from remid.lm.models import ModelSource
 from remid.pipeline.config import make_config
+from remid.pipeline.engines import run_engines
 from remid.pipeline.policies import CONTROLS, REFERENCE, SHUFFLED, Texts, subset_texts
+from remid.pipeline.progress import Progress
 from remid.pipeline.prompts import drop_oldest_turns, role_play_messages
-from remid.pipeline.score import Unit, _merge, pair_scores, plan_units, prompt_key, scorer_key, text_key
+from remid.pipeline.score import Unit, _merge, pair_scores, plan_units, prompt_key, text_key
 from remid.types import PairDesign, PairScores, Sample, Turn
 
 QUICK = settings(max_examples=60, deadline=None, derandomize=True, database=None)
@@ -181,11 +184,11 @@ def test_prompt_keys_tell_apart_every_part_of_the_input_and_nothing_else() -> No
 
 
 def test_scorer_keys_change_with_all_that_a_score_depends_on_and_with_nothing_else() -> None:
-    from remid.lm.models import ModelSource
-
     def key(fingerprint: str = "f", **settings: object) -> str:
         config = make_config(data=("x.json",), **{"device": "cpu", **settings})
-        return scorer_key(ModelSource("m", None, fingerprint), config)
+        engines = run_engines(config, None, Progress(enabled=False))
+        engines.source = ModelSource("m", None, fingerprint)
+        return engines.scorer_id(config.overflow, config.max_tokens)
 
     base = key()
     changed = [key("g"), key(dtype="bfloat16"), key(device="cuda"), key(overflow="drop-oldest"), key(max_tokens=99)]

@@ -16,7 +16,7 @@ Result = dict[str, Any]
 TEST = tuple(sample(number) for number in range(3))
 CODES = (
     *("no-id", "parrot-tops", "above-reference", "floor", "uninformed", "traces-failed", "unscored", "dropped-turns"),
-    *("small", "no-traces", "train-overlap", "limit"),
+    *("stopped", "small", "no-traces", "train-overlap", "limit"),
 )
 
 
@@ -40,6 +40,7 @@ def result() -> Result:
         ],
         "missing": [{"what": "response", "n": 3}, {"what": "trace", "n": 0}],
         "scoring": {"n_dropped_turns": 0},
+        "stopping": None,
     }
 
 
@@ -92,7 +93,7 @@ def test_a_cause_is_told_by_its_warning_alone(code: str) -> None:
 
 
 def test_every_code_has_a_test() -> None:
-    assert set(CODES) == {*CAUSES, "limit", "train-overlap"}
+    assert set(CODES) == {*CAUSES, "limit", "train-overlap", "stopped"}
 
 
 def test_a_limit_is_told() -> None:
@@ -163,3 +164,18 @@ def test_the_absence_of_id_comes_first() -> None:
     made = changed(_no_id)
     made["traces"]["source"] = "none"
     assert list(warn(made, limit=2)) == ["no-id", "no-traces", "limit"]
+
+
+def test_scoring_that_stopped_by_itself_says_how_much_it_scored_and_who_would_need_more() -> None:
+    stopping = {
+        "until_se": 0.5,
+        "looks": 3,
+        "subsets": [{"subset": "IDTest", "n": 25, "n_all": 40, "negatives": 4}],
+        "asks": [
+            {"policy": "one", "verdict": "met", "n_needed": None},
+            {"policy": "two", "verdict": "unreachable", "n_needed": [120, 90]},
+        ],
+    }
+    text = warn(changed(lambda made: made.update(stopping=stopping)))["stopped"]["text"]
+    assert "0.5 nats/response, in 3 rounds: 25 of 40 samples" in text
+    assert "1 of 2 reached it; all would with about 120 samples a side" in text

@@ -10,6 +10,28 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from remid.cli.engine_options import (
+    Concurrency,
+    Engine,
+    EngineOption,
+    KeyEnv,
+    MaxCost,
+    MaxServerTokens,
+    Omit,
+    PriceCompletion,
+    PricePrompt,
+    RayAddress,
+    RequestsPerMinute,
+    ScoreServer,
+    Server,
+    Tokenizer,
+    TokensPerMinute,
+    Workers,
+    WorkerThreads,
+    Yes,
+    engine_config,
+    server_settings,
+)
 from remid.cli.options import (
     ClusterBy,
     Confidence,
@@ -32,6 +54,7 @@ from remid.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from remid.pipeline.engines import EngineConfig
     from remid.pipeline.run import Run
 
 
@@ -70,10 +93,33 @@ def run(
     negatives: Annotated[
         int, typer.Option(help="Negatives per sample: more cost, shorter intervals. Below 4 they are needlessly wide.")
     ] = 4,
+    until_se: Annotated[
+        float | None,
+        typer.Option(
+            "--until-se",
+            help="Score in rounds until R-EMID of every policy under every shift has this standard error, "
+            "nats per response.",
+        ),
+    ] = None,
     embedder: Annotated[str, typer.Option(help="builtin, or a sentence-transformers model.")] = "builtin",
     cluster_by: ClusterBy = None,
     confidence: Confidence = 0.95,
     seed: Annotated[int, typer.Option(help="Of negatives, permutations and folds.")] = 0,
+    engine: EngineOption = Engine.local,
+    workers: Workers = None,
+    worker_threads: WorkerThreads = 1,
+    ray_address: RayAddress = None,
+    score_server: ScoreServer = None,
+    tokenizer: Tokenizer = None,
+    key_env: KeyEnv = "OPENAI_API_KEY",
+    concurrency: Concurrency = 8,
+    rpm: RequestsPerMinute = None,
+    tpm: TokensPerMinute = None,
+    price_prompt: PricePrompt = None,
+    price_completion: PriceCompletion = None,
+    max_cost: MaxCost = None,
+    max_server_tokens: MaxServerTokens = None,
+    yes: Yes = False,
     quiet: Quiet = False,
 ) -> None:
     """Measure R-EMI, R-EMID and the bound for every policy and every shift in DATA."""
@@ -97,8 +143,26 @@ def run(
         "cluster_by": cluster_by,
         "confidence": confidence,
         "seed": seed,
+        "until_se": until_se,
+        "score_server": score_server,
+        "tokenizer": tokenizer,
     }
-    _run_and_show(data, out, quiet, **settings)
+    server = None
+    if score_server is not None:
+        server = server_settings(
+            score_server,
+            model,
+            api_key_env=key_env,
+            concurrency=concurrency,
+            requests_per_minute=rpm,
+            tokens_per_minute=tpm,
+            price_prompt=price_prompt,
+            price_completion=price_completion,
+            max_cost=max_cost,
+            max_total_tokens=max_server_tokens,
+        )
+    where = engine_config(engine, workers, worker_threads, ray_address, server, yes)
+    _run_and_show(data, out, quiet, where, **settings)
 
 
 def respond(
@@ -121,6 +185,21 @@ def respond(
     limit: Annotated[int | None, typer.Option(min=1, help="At most this many samples per subset.")] = None,
     seed: int = 0,
     trust_remote_code: TrustCode = False,
+    engine: EngineOption = Engine.local,
+    workers: Workers = None,
+    worker_threads: WorkerThreads = 1,
+    ray_address: RayAddress = None,
+    server: Server = None,
+    key_env: KeyEnv = "OPENAI_API_KEY",
+    concurrency: Concurrency = 8,
+    rpm: RequestsPerMinute = None,
+    tpm: TokensPerMinute = None,
+    price_prompt: PricePrompt = None,
+    price_completion: PriceCompletion = None,
+    max_cost: MaxCost = None,
+    max_server_tokens: MaxServerTokens = None,
+    omit: Omit = None,
+    yes: Yes = False,
     quiet: Quiet = False,
 ) -> None:
     """Let a model answer every test sample of DATA, for `remid run DATA --responses OUT`."""
@@ -143,7 +222,23 @@ def respond(
         seed=seed,
         trust_remote_code=trust_remote_code,
     )
-    count = write_responses(limited(benchmark, limit), out, config, Progress(not quiet))
+    chosen = None
+    if server is not None:
+        chosen = server_settings(
+            server,
+            model,
+            api_key_env=key_env,
+            concurrency=concurrency,
+            requests_per_minute=rpm,
+            tokens_per_minute=tpm,
+            price_prompt=price_prompt,
+            price_completion=price_completion,
+            max_cost=max_cost,
+            max_total_tokens=max_server_tokens,
+            omit=omit,
+        )
+    where = engine_config(engine, workers, worker_threads, ray_address, chosen, yes)
+    count = write_responses(limited(benchmark, limit), out, config, Progress(not quiet), where)
     typer.echo(f"{out}: {count} responses written")
 
 
@@ -178,10 +273,12 @@ def tokens(
     typer.echo(token_table(benchmark, sample, policy, model, show_prompt=prompt, **options))
 
 
-def _run_and_show(data: list[Path], out: Path, quiet: bool, **settings: Any) -> None:
+def _run_and_show(
+    data: list[Path], out: Path, quiet: bool, engine: EngineConfig | None = None, **settings: Any
+) -> None:
     from remid.api import evaluate
 
-    finished = evaluate(data, out=out, progress=not quiet, **settings)
+    finished = evaluate(data, out=out, progress=not quiet, engine=engine, **settings)
     _show(finished, out / "report.html")
 
 

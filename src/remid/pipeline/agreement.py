@@ -26,7 +26,6 @@ from remid.estimate import (
     ceiling,
     club,
     contrast,
-    estimate,
     infonce,
     infonce_tempered,
     interpolated,
@@ -37,7 +36,18 @@ from remid.estimate import (
     smile,
 )
 from remid.estimate.estimators import ALPHA
-from remid.pipeline.measure import Cell, Row, SubsetScores, cells, id_cell, number, numbers, place, remid_of
+from remid.pipeline.measure import (
+    Cell,
+    Row,
+    SubsetScores,
+    cells,
+    estimate_of,
+    id_cell,
+    number,
+    numbers,
+    place,
+    remid_of,
+)
 from remid.pipeline.policies import CONTROLS, REFERENCE
 from remid.types import ID, Estimate, PairScores
 
@@ -98,7 +108,7 @@ def estimator_rows(subsets: Sequence[SubsetScores], confidence: float) -> tuple[
             tops = _ceilings(subsets, policy, most)
             doubtful[policy] = {}
             for cell in cells(subsets, lambda s, p=policy, f=measure: f(s.scores[p], None)):  # type: ignore[misc]
-                made, top = estimate(cell.influence, confidence=confidence, clusters=cell.clusters), tops[_key(cell)]
+                made, top = estimate_of(cell, confidence), tops[_key(cell)]
                 at_top = bool(made.value > _NEAR * top)  # False where either is NaN
                 doubtful[policy][_key(cell)] = at_top or (name == _RUNS_AWAY and bool(made.value < 0))
                 rows.append(
@@ -114,7 +124,7 @@ def estimator_rows(subsets: Sequence[SubsetScores], confidence: float) -> tuple[
             gains[name, policy] = Gain(tuple(made_cells), either)
             base = id_cell(made_cells)
             for cell in made_cells:
-                made = estimate(cell.influence, confidence=confidence, clusters=cell.clusters)
+                made = estimate_of(cell, confidence)
                 rows.append(_row(name, policy, "remi", cell, made, doubtful=either[_key(cell)]))
                 if base is not None and cell.shift != ID:
                     made = remid_of(base, cell, confidence)
@@ -190,7 +200,7 @@ def _order_rows(gains: Mapping[tuple[str, str], Gain], confidence: float) -> lis
             doubtful = {key: ours.doubtful[key] or theirs.doubtful[key] for key in ours.doubtful}
             base = id_cell(pooled)
             for cell in pooled:
-                made = estimate(cell.influence, confidence=confidence, clusters=cell.clusters)
+                made = estimate_of(cell, confidence)
                 row = _row(name, policy, "remi", cell, made, doubtful=doubtful[_key(cell)])
                 rows.append({**row, "versus": versus})
                 if base is not None and cell.shift != ID:

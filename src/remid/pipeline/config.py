@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from remid.errors import ConfigError
 
@@ -21,9 +21,13 @@ class RunConfig(BaseModel):
     data: benchmark files. responses: JSONL files with policies' answers. mapping, taxonomy, group_by: see remid.data.
     policies: which of the policies to measure (None: all). limit: at most so many samples of each subset (None: all).
     model: estimator q(y|x,r): "builtin", a folder, or a hub id. max_tokens: context limit (None: the model's).
+    score_server: address of an OpenAI-compatible server that scores; model is then its name for the model, and
+    tokenizer the folder of that model's tokenizer.
     overflow: what to do with prompts that do not fit: leave the sample out, or drop the dialogue's oldest turns.
     traces: where reasoning traces come from; "auto" takes those in the data if every test sample has one, else none.
-    negatives: m of the balanced design. cluster_by: metadata field (dotted path) whose equal values are not
+    negatives: m of the balanced design. until_se: score in rounds until every R-EMID has this standard error in nats
+    per response (None: all samples at once); negatives are then those of the first round.
+    cluster_by: metadata field (dotted path) whose equal values are not
     independent. permutations: label permutations behind each divergence.
     """
 
@@ -40,17 +44,26 @@ class RunConfig(BaseModel):
     device: str = "auto"
     dtype: DTypeName = "auto"
     trust_remote_code: bool = False
+    score_server: str | None = None
+    tokenizer: str | None = None
     max_tokens: int | None = Field(default=None, ge=64)
     overflow: Overflow = "refuse"
     traces: TraceSource = "auto"
     trace_format: TraceFormat = "compact"
     trace_tokens: int = Field(default=96, ge=8)
     negatives: int = Field(default=4, ge=1)
+    until_se: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     embedder: str = "builtin"
     permutations: int = Field(default=200, ge=20)
     cluster_by: str | None = None
     confidence: float = Field(default=0.95, gt=0.5, lt=1)
     seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _server_has_tokenizer(self) -> RunConfig:
+        if (self.score_server is None) != (self.tokenizer is None):
+            raise ValueError("score_server needs tokenizer, and tokenizer score_server: token ids are made here")
+        return self
 
 
 def make_config(**settings: Any) -> RunConfig:

@@ -1,30 +1,209 @@
-"""Which engine a run asked for. What an engine is called and how many workers it has does not change any number."""
+"""Which engine a run uses, opened when it is first needed and once.
+
+Which engine, and with how many workers, changes no number: it is no part of a run's configuration, except for a server,
+whose scores are its own.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import partial
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-from remid.engine.work import ScoringEngine
-from remid.lm.models import ModelSource
+from remid.engine.local import LocalEngine
+from remid.engine.work import Chat, ScoringEngine, Work, WritingEngine
+from remid.errors import ConfigError
+from remid.lm.chat import RENDER_VERSION, ChatRenderer
+from remid.lm.models import DTypeName, ModelSource, find_model, load_tokenizer, resolve_device, resolve_dtype
 from remid.pipeline.config import RunConfig
 from remid.pipeline.progress import Progress
+from remid.pipeline.store import content_key
+
+if TYPE_CHECKING:
+    from remid.engine.cluster import ClusterEngine
+    from remid.engine.cluster_ray import RayCluster
+    from remid.engine.server_score import ServerScorer
+    from remid.engine.server_settings import ServerSettings
+    from remid.engine.spending import Cost
+    from remid.lm.generate import Decoding
+    from remid.lm.models import LoadedModel
+
+EngineKind = Literal["local", "ray"]
 
 
 @dataclass(frozen=True, slots=True)
 class EngineConfig:
-    """Where the model runs."""
+    """Where the model runs.
+
+    kind: in this process, or on a Ray cluster. workers: of the cluster (None: as many as there is room for), each with
+    so many threads. ray_address: "auto" or host:port of a running cluster (None: one is started here).
+    server: an OpenAI-compatible server instead. agree: is told what a server will cost before anything is sent, and
+    ends the command if that is too much.
+    """
+
+    kind: EngineKind = "local"
+    workers: int | None = None
+    threads: int = 1
+    ray_address: str | None = None
+    server: ServerSettings | None = None
+    agree: Callable[[Cost], None] | None = None
 
 
-@contextmanager
-def scoring_engine(
-    source: ModelSource, config: RunConfig, engine: EngineConfig, progress: Progress
-) -> Iterator[ScoringEngine]:
-    """The engine that scores this run."""
-    from remid.engine.local import LocalEngine
-    from remid.lm.models import load_model
+@dataclass(frozen=True, slots=True)
+class ModelChoice:
+    """The model that is asked for. tokenizer: with a server, the folder of the served model's tokenizer."""
 
-    yield LocalEngine(
-        load_model(source, device=config.device, dtype=config.dtype, trust_remote_code=config.trust_remote_code)
-    )
+    model: str
+    device: str = "auto"
+    dtype: DTypeName = "auto"
+    trust_remote_code: bool = False
+    tokenizer: str | None = None
+
+
+def run_engines(config: RunConfig, engine: EngineConfig | None, progress: Progress) -> Engines:
+    """The engines of a run; its server, where it has one, needs nothing but its address if nothing else was said."""
+    engine = engine or EngineConfig()
+    if config.score_server is not None and engine.server is None:
+        from remid.engine.server_settings import ServerSettings
+
+        engine = replace(engine, server=ServerSettings(base_url=config.score_server, model=config.model))
+    choice = ModelChoice(config.model, config.device, config.dtype, config.trust_remote_code, config.tokenizer)
+    return Engines(choice, engine, progress)
+
+
+class Engines:
+    """The engines of one run. A context manager that closes what it opened.
+
+    Raises ConfigError for settings that contradict each other, ModelError or EngineError when something is opened.
+    """
+
+    def __init__(self, choice: ModelChoice, config: EngineConfig, progress: Progress) -> None:
+        if config.server is not None and config.kind != "local":
+            raise ConfigError("engine: a server is asked from this process; --engine ray has no part in it")
+        if config.kind == "local" and (config.workers is not None or config.ray_address is not None):
+            raise ConfigError("engine: --workers and --ray-address belong to --engine ray")
+        self._choice, self._config, self._progress = choice, config, progress
+        self._stack = ExitStack()
+        self._cluster: RayCluster | None = None
+        self._loaded: LoadedModel | None = None
+        self._scorer: ServerScorer | None = None
+        self._reader: tuple[ChatRenderer, int] | None = None
+        self._scoring: ScoringEngine | None = None
+        self.source = self._find()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    @property
+    def where(self) -> tuple[str, str]:
+        """Floating type of the weights, and device."""
+        if self._config.server is not None:
+            return "the server's", "server"
+        device = self._device()
+        return resolve_dtype(self._choice.dtype, device), device
+
+    @property
+    def identity(self) -> list[Any]:
+        """What a number or a text depends on, apart from what is asked."""
+        dtype, device = self.where
+        return [self.source.fingerprint, dtype, device.partition(":")[0]]
+
+    def scorer_id(self, overflow: str, max_tokens: int | None) -> str:
+        """Identifies everything besides prompt and response that a score depends on."""
+        return content_key([*self.identity, overflow, max_tokens, RENDER_VERSION])
+
+    def reader(self) -> tuple[ChatRenderer, int]:
+        """What makes token ids, and how many of them fit into the model. A server is probed first."""
+        if self._reader is None:
+            if self._scorer is not None:
+                self._scorer.probe()
+                # A server may have to write a token before it answers.
+                self._reader = self._scorer.renderer, (self._scorer.max_length or (1 << 20)) - 1
+            else:
+                tokenizer, limit = load_tokenizer(self.source, trust_remote_code=self._choice.trust_remote_code)
+                self._reader = ChatRenderer(tokenizer), limit
+        return self._reader
+
+    def scoring(self, work: Sequence[Work]) -> ScoringEngine:
+        """The engine that scores this work; what it costs is agreed upon first."""
+        if self._scorer is not None:
+            if self._config.agree is not None:
+                self._config.agree(self._scorer.estimate(work))
+            return self._scorer
+        if self._scoring is None:
+            self._scoring = self._on_cluster(None) if self._config.kind == "ray" else LocalEngine(self._load())
+        return self._scoring
+
+    def writing(self, decoding: Decoding, chats: Sequence[Chat]) -> WritingEngine:
+        """The engine that writes these chats; what they cost is agreed upon first."""
+        if self._config.server is not None:
+            from remid.engine.server_write import ServerWriter
+
+            writer = ServerWriter(self._config.server, decoding)
+            if self._config.agree is not None:
+                self._config.agree(writer.estimate(chats))
+            return writer
+        return self._on_cluster(decoding) if self._config.kind == "ray" else LocalEngine(self._load(), decoding)
+
+    def _find(self) -> ModelSource:
+        server, tokenizer = self._config.server, self._choice.tokenizer
+        if server is None:
+            return find_model(self._choice.model)
+        if tokenizer is None:  # a writer needs none
+            return ModelSource(server.model, None, f"server:{content_key(server.identity('chat'))}")
+        from remid.engine.server_score import ServerScorer
+
+        self._scorer = ServerScorer(server, tokenizer)
+        return ModelSource(server.model, None, f"server:{content_key(self._scorer.identity)}")
+
+    def _device(self) -> str:
+        if self._config.kind == "ray" and self._choice.device == "auto":
+            return self._open_cluster().resolve_device("auto")
+        return resolve_device(self._choice.device)
+
+    def _load(self) -> LoadedModel:
+        if self._loaded is None:
+            from remid.lm.models import load_model
+
+            choice = self._choice
+            self._progress.say(f"loading {self.source.name}")
+            self._loaded = load_model(
+                self.source, device=choice.device, dtype=choice.dtype, trust_remote_code=choice.trust_remote_code
+            )
+        return self._loaded
+
+    def _open_cluster(self) -> RayCluster:
+        if self._cluster is None:
+            from remid.engine.cluster_ray import RayCluster
+
+            config = self._config
+            cpus = config.workers * config.threads if config.workers else None
+            self._progress.say(f"ray: {config.ray_address or 'starting here'}")
+            self._cluster = self._stack.enter_context(RayCluster(config.ray_address, cpus=cpus))
+        return self._cluster
+
+    def _on_cluster(self, decoding: Decoding | None) -> ClusterEngine:
+        from remid.engine.cluster import ClusterEngine, ClusterSettings
+        from remid.engine.cluster_worker import ModelRecipe, name_everywhere
+
+        cluster, device, choice = self._open_cluster(), self._device(), self._choice
+        recipe = ModelRecipe(
+            name_everywhere(self.source),
+            self.source.fingerprint,
+            device,
+            choice.dtype,
+            partial(LocalEngine, decoding=decoding),
+            trust_remote_code=choice.trust_remote_code,
+        )
+        settings = ClusterSettings(workers=self._config.workers, threads=self._config.threads)
+        return self._stack.enter_context(
+            ClusterEngine(cluster, recipe, settings, device=device.partition(":")[0], say=self._progress.say)
+        )

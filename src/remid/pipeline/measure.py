@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 
 from remid.estimate import UNITS, Influence, club, contrast_scores, estimate, holm, in_unit, pool, remi, remid
+from remid.estimate.sequential import at_full_shares, stopped
 from remid.pipeline.policies import CONTROLS, REFERENCE
 from remid.types import ID, Estimate, PairScores, Sample
 
@@ -18,23 +19,33 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class SubsetScores:
-    """One subset with the PairScores of reference, controls and policies (all on one design)."""
+    """One subset with the PairScores of reference, controls and policies (all on one design).
+
+    Where scoring went in rounds (docs/stopping.md), first: the same subset after the first round, and whole: its
+    samples in the data, by which pooled cells weigh it.
+    """
 
     subset: str
     shift: str
     samples: tuple[Sample, ...]
     scores: dict[str, PairScores]
     clusters: tuple[str, ...] | None
+    first: SubsetScores | None = None
+    whole: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A subset, or all subsets of a shift taken together (subset None), for one quantity of one policy."""
+    """A subset, or all subsets of a shift taken together (subset None), for one quantity of one policy.
+
+    first: the same after the first round, where scoring went in rounds.
+    """
 
     subset: str | None
     shift: str
     influence: Influence
     clusters: tuple[str, ...] | None
+    first: Cell | None = None
 
 
 def cells(subsets: Sequence[SubsetScores], quantity: Callable[[SubsetScores], Influence]) -> list[Cell]:
@@ -44,8 +55,20 @@ def cells(subsets: Sequence[SubsetScores], quantity: Callable[[SubsetScores], In
     for shift in dict.fromkeys(cell.shift for cell in single):
         parts = [cell for cell in single if cell.shift == shift]
         labels = None if parts[0].clusters is None else tuple(c for part in parts for c in part.clusters or ())
-        pooled.append(Cell(None, shift, pool([part.influence for part in parts]), labels))
-    return [*single, *pooled]
+        whole = [s.whole for s in subsets if s.shift == shift and s.whole is not None]
+        influences = [part.influence for part in parts]
+        pooled.append(Cell(None, shift, at_full_shares(influences, whole) if whole else pool(influences), labels))
+    made = [*single, *pooled]
+    earlier = [s.first for s in subsets if s.first is not None]
+    if earlier:
+        made = [replace(cell, first=first) for cell, first in zip(made, cells(earlier, quantity), strict=True)]
+    return made
+
+
+def estimate_of(cell: Cell, confidence: float) -> Estimate:
+    """A cell's value with its interval, wide enough for a size that was chosen in rounds."""
+    made = estimate(cell.influence, confidence=confidence, clusters=cell.clusters)
+    return made if cell.first is None else stopped(made, estimate_of(cell.first, confidence).df, confidence)
 
 
 def information_rows(subsets: Sequence[SubsetScores], confidence: float) -> list[Row]:
@@ -53,9 +76,9 @@ def information_rows(subsets: Sequence[SubsetScores], confidence: float) -> list
     rows = []
     for unit in UNITS:
         for policy in subsets[0].scores:
-            for s in subsets:
-                influence = club(s.scores[policy], unit)
-                made = estimate(influence, confidence=confidence, clusters=s.clusters)
+            per_subset = cells(subsets, lambda s, p=policy, u=unit: club(s.scores[p], u))  # type: ignore[misc]
+            for s, cell in zip(subsets, per_subset, strict=False):  # the pooled cells come last
+                influence, made = cell.influence, estimate_of(cell, confidence)
                 # The negatives' mean is over the pairs that CLUB used, so that the two differ by the value.
                 positive = _mean(in_unit(s.scores[policy], unit).positive_B[np.isfinite(influence.phi_B)])
                 negative = None if positive is None else positive - influence.value
@@ -71,7 +94,7 @@ def remi_rows(subsets: Sequence[SubsetScores], confidence: float) -> list[Row]:
     for unit in UNITS:
         for policy in subsets[0].scores:
             for cell in _remi_cells(subsets, policy, unit):
-                made = estimate(cell.influence, confidence=confidence, clusters=cell.clusters)
+                made = estimate_of(cell, confidence)
                 rows.append({**place(policy, cell.subset, cell.shift), **numbers(made)})
     return rows
 
@@ -112,7 +135,7 @@ def contrast_rows(subsets: Sequence[SubsetScores], policies: Sequence[str], conf
             )
             base = id_cell(pair_cells)
             for cell in (c for c in pair_cells if c.subset is None):
-                made = estimate(cell.influence, confidence=confidence, clusters=cell.clusters)
+                made = estimate_of(cell, confidence)
                 rows.append(_contrast_row(policy, versus, "remi", cell, made))
                 if base is not None and cell.shift != ID:
                     rows.append(_contrast_row(policy, versus, "remid", cell, remid_of(base, cell, confidence)))
@@ -151,13 +174,17 @@ def id_cell(row_cells: Sequence[Cell]) -> Cell | None:
 
 def remid_of(base: Cell, cell: Cell, confidence: float) -> Estimate:
     """R-EMID of a cell against all of ID."""
-    return remid(
+    made = remid(
         base.influence,
         cell.influence,
         confidence=confidence,
         clusters_id=base.clusters,
         clusters_ood=cell.clusters,
     )
+    if base.first is None or cell.first is None:
+        return made
+    df = min(estimate_of(one, confidence).df for one in (base.first, cell.first))
+    return stopped(made, df, confidence)
 
 
 def place(policy: str, subset: str | None, shift: str) -> Row:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 from remid.data import read_benchmark
 from remid.data.mapping import look_up
@@ -11,16 +13,20 @@ from remid.data.read import sample_fields
 from remid.errors import ConfigError, DataError, Problem
 from remid.estimate import balanced_design
 from remid.lm.chat import Message
-from remid.lm.models import ModelSource, find_model
+from remid.lm.models import ModelSource
 from remid.pipeline.config import RunConfig
+from remid.pipeline.engines import Engines
 from remid.pipeline.measure import SubsetScores
 from remid.pipeline.policies import Texts, chosen_policies, subset_texts
 from remid.pipeline.progress import Progress
 from remid.pipeline.prompts import role_play_messages
 from remid.pipeline.reason import Traces, collect_traces
-from remid.pipeline.score import Unit, pair_scores, plan_units, prompt_key, scorer_key
+from remid.pipeline.score import Unit, pair_scores, plan_units, prompt_key
 from remid.pipeline.store import Store
 from remid.types import ID, Benchmark, PairDesign, Sample
+
+#: What `Store.scored` gives.
+Scored = Mapping[tuple[str, str], tuple[int, float | None, str | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +49,24 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Everything that is settled before scoring starts. scorer_id: the key of this run's scores in the store."""
+    """Everything that is settled before scoring starts. scorer_id: the key of this run's scores in the store.
+
+    where: floating type of the weights, and device.
+
+    Where scoring went in rounds, groups are what was scored, first: the groups of the first round, whole: samples of
+    each subset in the data, stopping: what result.json says about the rounds.
+    """
 
     config: RunConfig
     benchmark: Benchmark
     traces: Traces
     source: ModelSource
+    where: tuple[str, str]
     scorer_id: str
     groups: tuple[Group, ...]
+    first: tuple[Group, ...] = ()
+    whole: tuple[int, ...] = ()
+    stopping: dict[str, Any] | None = None
 
     @property
     def units(self) -> list[Unit]:
@@ -60,22 +76,26 @@ class Plan:
     def subsets(self, store: Store) -> list[SubsetScores]:
         """The subsets with their scores, once the store holds them."""
         scored = store.scored(self.scorer_id)
-        return [
-            SubsetScores(
-                g.subset,
-                g.shift,
-                g.samples,
-                {policy: pair_scores(g.keys, texts, g.design, scored) for policy, texts in g.answers.items()},
-                _clusters(g.samples, self.config.cluster_by),
-            )
-            for g in self.groups
-        ]
+        made, first = ([self._subset(g, scored) for g in groups] for groups in (self.groups, self.first))
+        if not first:
+            return made
+        sized = zip(made, first, self.whole, strict=True)
+        return [replace(s, first=replace(early, whole=n), whole=n) for s, early, n in sized]
+
+    def _subset(self, g: Group, scored: Scored) -> SubsetScores:
+        return SubsetScores(
+            g.subset,
+            g.shift,
+            g.samples,
+            {policy: pair_scores(g.keys, texts, g.design, scored) for policy, texts in g.answers.items()},
+            clusters_of(g.samples, self.config.cluster_by),
+        )
 
 
-def make_plan(config: RunConfig, store: Store, progress: Progress) -> Plan:
+def make_plan(config: RunConfig, store: Store, engines: Engines, progress: Progress) -> Plan:
     """Read the data, collect the traces (the one stage that may need the model here), and lay out the pairs.
 
-    Raises DataError, ConfigError or ModelError.
+    Raises DataError, ConfigError, ModelError or EngineError.
     """
     benchmark = read_benchmark(
         config.data,
@@ -88,11 +108,11 @@ def make_plan(config: RunConfig, store: Store, progress: Progress) -> Plan:
     if not samples:
         raise ConfigError("data: no test samples (only training data); R-EMI needs an in-distribution test subset")
     policies = chosen_policies(benchmark, config.policies)
-    _clusters(tuple(samples), config.cluster_by)  # fails now where the field is missing, not after hours of scoring
-    source = find_model(config.model)
-    traces = collect_traces(benchmark, samples, store, source, config, progress)
+    clusters_of(tuple(samples), config.cluster_by)  # fails now where the field is missing, not after hours of scoring
+    traces = collect_traces(benchmark, samples, store, engines, config, progress)
     groups = tuple(_groups(samples, policies, traces, config))
-    return Plan(config, benchmark, traces, source, scorer_key(source, config), groups)
+    scorer_id = engines.scorer_id(config.overflow, config.max_tokens)
+    return Plan(config, benchmark, traces, engines.source, engines.where, scorer_id, groups)
 
 
 def limited(benchmark: Benchmark, limit: int | None) -> list[Sample]:
@@ -112,7 +132,7 @@ def _groups(samples: list[Sample], policies: tuple[str, ...], traces: Traces, co
     groups = []
     for name in names:
         members = tuple(s for s in samples if s.subset == name)
-        clusters = _clusters(members, config.cluster_by)
+        clusters = clusters_of(members, config.cluster_by)
         design = balanced_design(len(members), config.negatives, config.seed, clusters=clusters)
         prompts = tuple(_prompt(sample, traces) for sample in members)
         answers = subset_texts(members, policies, design)
@@ -131,7 +151,7 @@ def _prompt(sample: Sample, traces: Traces) -> tuple[Message, ...] | None:
     return None if features is None else tuple(role_play_messages(sample, features))
 
 
-def _clusters(samples: tuple[Sample, ...], field: str | None) -> tuple[str, ...] | None:
+def clusters_of(samples: tuple[Sample, ...], field: str | None) -> tuple[str, ...] | None:
     if field is None:
         return None
     labels = []

@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from remid.engine.work import Chat
 from remid.errors import ConfigError
-from remid.lm.chat import RENDER_VERSION, ChatRenderer, Message
-from remid.lm.generate import Decoding, generate
-from remid.lm.models import ModelSource, load_model, resolve_device, resolve_dtype
+from remid.lm.chat import RENDER_VERSION, Message
+from remid.lm.generate import Decoding
 from remid.pipeline.config import RunConfig
+from remid.pipeline.engines import Engines
 from remid.pipeline.progress import Progress
 from remid.pipeline.prompts import dialogue_messages
 from remid.pipeline.score import prompt_key
@@ -39,7 +40,6 @@ _INSTRUCTION = {
 }
 #: A small model keeps to the compact format if its answer is begun for it; the words are part of the trace.
 _OPENING = {"compact": f"{COMPACT_HEADING}\nContent:", "full": ""}
-_BATCH = 8
 _SHOTS = 2
 
 
@@ -71,7 +71,7 @@ def collect_traces(
     benchmark: Benchmark,
     samples: Sequence[Sample],
     store: Store,
-    source: ModelSource,
+    engines: Engines,
     config: RunConfig,
     progress: Progress,
 ) -> Traces:
@@ -94,7 +94,7 @@ def collect_traces(
             )
         texts = {sample.sample_id: sample.trace for sample in samples}
         return _parse("data", None, texts)
-    written = write_traces(benchmark, samples, store, source, config, progress)
+    written = write_traces(benchmark, samples, store, engines, config, progress)
     return _parse("model", config.trace_format, dict(written))
 
 
@@ -140,7 +140,7 @@ def write_traces(
     benchmark: Benchmark,
     samples: Sequence[Sample],
     store: Store,
-    source: ModelSource,
+    engines: Engines,
     config: RunConfig,
     progress: Progress,
 ) -> dict[str, str]:
@@ -149,41 +149,25 @@ def write_traces(
     shots = [s for s in benchmark.train if _example(s)][:_SHOTS] if form == "compact" else []
     # Without a penalty a small model falls into loops, never reaches the second line, and fails the format.
     decoding = Decoding(max_new_tokens=config.trace_tokens, repetition_penalty=1.2)
-    device = resolve_device(config.device)
-    where = [resolve_dtype(config.dtype, device), device.partition(":")[0]]
-    how = [source.fingerprint, *where, form, asdict(decoding), _INSTRUCTION[form], RENDER_VERSION]
+    how = [*engines.identity, form, asdict(decoding), _INSTRUCTION[form], RENDER_VERSION]
     generator = content_key(how)
     jobs = {sample.sample_id: tuple(trace_messages(sample, form, shots)) for sample in samples}
     keys = {sample_id: prompt_key(messages) for sample_id, messages in jobs.items()}
     done = store.generations(generator)
     todo = {keys[i]: messages for i, messages in jobs.items() if keys[i] not in done}
     if todo:
-        progress.say(f"traces: loading {source.name}")
-        loaded = load_model(
-            source, device=config.device, dtype=config.dtype, trust_remote_code=config.trust_remote_code
-        )
-        renderer = ChatRenderer(loaded.tokenizer)
-        opening = renderer.response_ids(_OPENING[form])[:-1]
-        prompts = {key: [*renderer.prompt_ids(messages), *opening] for key, messages in todo.items()}
-        room = loaded.max_length - config.trace_tokens
-        # An empty trace fails its format: counted, and not tried again.
-        store.add_generations(generator, [(key, "", False) for key, ids in prompts.items() if len(ids) > room])
-        prompts = {key: ids for key, ids in prompts.items() if len(ids) <= room}
-        order = sorted(prompts, key=lambda key: (-len(prompts[key]), key))
+        opening, order = _OPENING[form], sorted(todo)
+        chats = [Chat(todo[key], opening) for key in order]
+        writer = engines.writing(decoding, chats)
+        progress.say(f"traces: {writer.name}")
         with progress.stage("writing traces", len(order)) as step:
-            for start in range(0, len(order), _BATCH):
-                batch = order[start : start + _BATCH]
-                texts = generate(loaded, [prompts[key] for key in batch], renderer.end_of_turn_id, decoding)
-                store.add_generations(
-                    generator,
-                    [
-                        (key, _tidy(_OPENING[form], text, form), ok)
-                        for key, (text, ok) in zip(batch, texts, strict=True)
-                    ],
-                )
+            for batch in writer.write(chats):
+                # An empty trace fails its format: counted, and not tried again.
+                rows = [(order[w.chat], _tidy(opening, w.text or "", form), w.finished) for w in batch if not w.again]
+                store.add_generations(generator, rows)
                 step(len(batch))
         done = store.generations(generator)
-    return {sample_id: done[key][0] for sample_id, key in keys.items()}
+    return {sample_id: done.get(key, ("", False))[0] for sample_id, key in keys.items()}
 
 
 def _tidy(opening: str, text: str, form: str) -> str:

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from remid.lm.embed import EmbedderSource
-from remid.lm.models import resolve_device, resolve_dtype
 from remid.pipeline import measure
 from remid.pipeline.agreement import agreement_rows, estimator_rows
 from remid.pipeline.bounds import bound_rows
@@ -72,6 +71,7 @@ def make_result(
         "missing": missing.rows,
         "traces": plan.traces.summary,
         "scoring": _scoring_counts(units, scored, prompts),
+        "stopping": plan.stopping,
     }
     result["manifest"] = _manifest(plan, embedder)
     result["warnings"] = find_warnings(plan.benchmark, result, config)
@@ -83,7 +83,7 @@ def make_result(
 
 def _manifest(plan: Plan, embedder: EmbedderSource) -> dict[str, Any]:
     benchmark, source, config = plan.benchmark, plan.source, plan.config
-    device = resolve_device(config.device)
+    dtype, device = plan.where
     settings = json.loads(config.model_dump_json())
     return {
         "remid": version("remid"),
@@ -99,7 +99,7 @@ def _manifest(plan: Plan, embedder: EmbedderSource) -> dict[str, Any]:
         "model": {
             "name": source.name,
             "fingerprint": source.fingerprint,
-            "dtype": resolve_dtype(config.dtype, device),
+            "dtype": dtype,
             "device": device,
         },
         "embedder": {"name": embedder.name, "fingerprint": embedder.fingerprint},

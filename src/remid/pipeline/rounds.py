@@ -28,7 +28,7 @@ from remid.estimate.sequential import (
     next_extents,
 )  # fmt: skip
 from remid.pipeline.measure import SubsetScores, number
-from remid.pipeline.plan import Group, Plan, _clusters
+from remid.pipeline.plan import Group, Plan, clusters_of
 from remid.pipeline.policies import CONTROLS, REFERENCE, subset_texts
 from remid.pipeline.progress import Progress
 from remid.pipeline.score import text_key
@@ -93,7 +93,7 @@ def score_in_rounds(plan: Plan, wish: float, store: Store, score: Callable[[Plan
 
 
 def _design(group: Group, plan: Plan) -> NestedDesign:
-    clusters = _clusters(group.samples, plan.config.cluster_by)
+    clusters = clusters_of(group.samples, plan.config.cluster_by)
     return nested_design(len(group.samples), plan.config.negatives, plan.config.seed, clusters)
 
 

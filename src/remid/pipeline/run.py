@@ -7,17 +7,19 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from remid.errors import DataError, Problem
 from remid.lm.embed import find_embedder
 from remid.pipeline.config import RunConfig
+from remid.pipeline.engines import EngineConfig, Engines, run_engines
 from remid.pipeline.measure import SubsetScores
-from remid.pipeline.plan import make_plan
+from remid.pipeline.plan import Plan, make_plan
 from remid.pipeline.progress import Progress
 from remid.pipeline.results import SCHEMA_VERSION, make_result
+from remid.pipeline.rounds import score_in_rounds
 from remid.pipeline.score import score_units
 from remid.pipeline.store import Store
 
@@ -35,18 +37,18 @@ class Run:
         return [row for row in self.result[table] if all(row.get(key) == value for key, value in where.items())]
 
 
-def execute(config: RunConfig, folder: Path, progress: Progress) -> Run:
+def execute(config: RunConfig, folder: Path, progress: Progress, engine: EngineConfig | None = None) -> Run:
     """Run every stage and write result.json and details.json. The same call again resumes, or finds all done.
 
-    Raises DataError, ConfigError, ModelError or StoreError (errors.py).
+    engine: where the model runs. Raises DataError, ConfigError, ModelError, EngineError or StoreError (errors.py).
     """
     embedder = find_embedder(config.embedder)
-    with Store(folder) as store:
+    with Store(folder) as store, run_engines(config, engine, progress) as engines:
         log = _Log(folder)
         with log.stage("planning"):
-            plan = make_plan(config, store, progress)
+            plan = make_plan(config, store, engines, progress)
         with log.stage("scoring"):
-            score_units(plan.units, store, plan.scorer_id, plan.source, config, progress)
+            plan = score_plan(plan, store, engines, progress)
         with log.stage("measuring"):
             result, details = make_result(plan, store, embedder, progress)
         # Still holding the folder, lest another process write its result between these two.
@@ -73,12 +75,30 @@ def scored_subsets(folder: Path) -> list[SubsetScores]:
     Raises DataError when the folder holds no finished run, or the data it was made from has changed.
     """
     manifest = load_run(folder).result["manifest"]
-    config = RunConfig.model_validate(manifest["config"])
-    with Store(folder) as store:
-        plan = make_plan(config, store, Progress(enabled=False))
+    where = {name: manifest["model"][name] for name in ("device", "dtype")}
+    served = manifest["config"].get("score_server") is not None
+    config = RunConfig.model_validate(manifest["config"] | ({} if served else where))
+    quiet = Progress(enabled=False)
+    with Store(folder) as store, run_engines(config, None, quiet) as engines:
+        plan = make_plan(config, store, engines, quiet)
         if plan.benchmark.digest != manifest["benchmark"]["digest"]:
             raise DataError([Problem(plan.benchmark.source, "", "", f"has changed since the run in {folder} was made")])
+        plan = score_plan(plan, store, engines, quiet, replay=True)
         return plan.subsets(store)
+
+
+def score_plan(plan: Plan, store: Store, engines: Engines, progress: Progress, *, replay: bool = False) -> Plan:
+    """The plan that was scored, all at once or in rounds. replay: score nothing."""
+
+    def score(part: Plan) -> None:
+        if not replay:
+            score_units(part.units, store, part.scorer_id, engines, part.config, progress)
+
+    if plan.config.until_se is None:
+        score(plan)
+        return plan
+    done = score_in_rounds(plan, plan.config.until_se, store, score, progress)
+    return replace(done.plan, first=done.first, whole=done.whole, stopping=done.stopping)
 
 
 def write_json(path: Path, content: Any) -> None:

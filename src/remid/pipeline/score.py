@@ -14,10 +14,9 @@ import numpy as np
 
 from remid.engine.work import Scored, Work
 from remid.errors import RenderError
-from remid.lm.chat import RENDER_VERSION, ChatRenderer, Message
-from remid.lm.models import ModelSource, load_tokenizer, resolve_device, resolve_dtype
+from remid.lm.chat import ChatRenderer, Message
 from remid.pipeline.config import RunConfig
-from remid.pipeline.engines import EngineConfig, scoring_engine
+from remid.pipeline.engines import Engines
 from remid.pipeline.policies import Texts
 from remid.pipeline.progress import Progress
 from remid.pipeline.prompts import PROMPT_VERSION, drop_oldest_turns
@@ -56,14 +55,6 @@ def text_key(text: str) -> str:
     return content_key(text)
 
 
-def scorer_key(source: ModelSource, config: RunConfig) -> str:
-    """Identifies everything besides prompt and response that a score depends on."""
-    device = resolve_device(config.device)
-    kind = device.partition(":")[0]
-    parts = [source.fingerprint, resolve_dtype(config.dtype, device), kind, config.overflow, config.max_tokens]
-    return content_key([*parts, RENDER_VERSION])
-
-
 def plan_units(
     prompts: Sequence[tuple[Message, ...] | None], texts: Mapping[str, Texts], design: PairDesign
 ) -> list[Unit]:
@@ -81,16 +72,10 @@ def plan_units(
     return units
 
 
-def score_units(  # noqa: PLR0917
-    units: Sequence[Unit],
-    store: Store,
-    scorer_id: str,
-    source: ModelSource,
-    config: RunConfig,
-    progress: Progress,
-    engine: EngineConfig | None = None,
+def score_units(
+    units: Sequence[Unit], store: Store, scorer_id: str, engines: Engines, config: RunConfig, progress: Progress
 ) -> None:
-    """Score what the store does not hold yet. Starts the engine only if anything is missing."""
+    """Score what the store does not hold yet. Opens an engine only if anything is missing."""
     have = store.scored(scorer_id)
     todo = [
         Unit(unit.key, unit.messages, missing)
@@ -100,24 +85,22 @@ def score_units(  # noqa: PLR0917
     if not todo:
         progress.say("scoring: everything is in the store")
         return
-    jobs = _prepare(todo, store, scorer_id, source, config)
+    jobs = _prepare(todo, store, scorer_id, engines, config)
     if not jobs:
         return
     work = [job.work for job in jobs]
     total, pairs = sum(w.tokens for w in work), sum(len(w.continuations) for w in work)
-    progress.say(f"scoring: {len(jobs)} prompts, {pairs} responses, {total} tokens; loading {source.name}")
-    with scoring_engine(source, config, engine or EngineConfig(), progress) as scorer:
-        progress.say(f"scoring: {scorer.name}")
-        with progress.stage("scoring", total) as step:
-            begun: set[int] = set()
-            for batch in scorer.score(work):
-                _store_batch(batch, jobs, store, scorer_id)
-                new = {scored.work for scored in batch} - begun
-                begun |= new
-                step(
-                    sum(len(work[w].prompt) for w in new)
-                    + sum(len(work[s.work].continuations[s.continuation]) for s in batch)
-                )
+    progress.say(f"scoring: {len(jobs)} prompts, {pairs} responses, {total} tokens")
+    engine = engines.scoring(work)
+    progress.say(f"scoring: {engine.name}")
+    with progress.stage("scoring", total) as step:
+        begun: set[int] = set()
+        for batch in engine.score(work):
+            _store_batch(batch, jobs, store, scorer_id)
+            new = {scored.work for scored in batch} - begun
+            begun |= new
+            answers = sum(len(work[s.work].continuations[s.continuation]) for s in batch)
+            step(sum(len(work[w].prompt) for w in new) + answers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,10 +113,9 @@ class _Job:
     responses: tuple[str, ...]
 
 
-def _prepare(units: Sequence[Unit], store: Store, scorer_id: str, source: ModelSource, config: RunConfig) -> list[_Job]:
+def _prepare(units: Sequence[Unit], store: Store, scorer_id: str, engines: Engines, config: RunConfig) -> list[_Job]:
     """Token ids of all that can be scored; what cannot is stored with its reason."""
-    tokenizer, longest = load_tokenizer(source, trust_remote_code=config.trust_remote_code)
-    renderer = ChatRenderer(tokenizer)
+    renderer, longest = engines.reader()
     limit = min(longest, config.max_tokens or longest)
     jobs = []
     for unit in units:
@@ -171,13 +153,11 @@ def _store_batch(batch: Sequence[Scored], jobs: Sequence[_Job], store: Store, sc
             rows.append((job.key, response, _score_row(scored.logp_T)))
         elif scored.again:
             passing.append((job.key, response, length, scored.missing or "not scored"))
-            continue
         else:
             rows.append((job.key, response, ScoreRow(length, None, None, scored.missing or "not scored")))
         prompts[job.key] = job.row
     store.note_failures(scorer_id, passing)
-    if rows:
-        store.add_scores(scorer_id, prompts, rows)
+    store.add_scores(scorer_id, prompts, rows)
 
 
 def fit_prompt(messages: Sequence[Message], renderer: ChatRenderer, limit: int, config: RunConfig) -> Fitted:

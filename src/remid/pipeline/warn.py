@@ -23,6 +23,7 @@ def find_warnings(benchmark: Benchmark, result: dict[str, Any], config: RunConfi
         *_uninformed_estimator(result),
         *(_row(*row) for row in exceeded_bounds(result)),
         *_left_out(result),
+        *_stopped(result),
         *_small(result),
     ]
     if not any(s["shift"] == ID for s in result["subsets"]):
@@ -36,6 +37,24 @@ def find_warnings(benchmark: Benchmark, result: dict[str, Any], config: RunConfi
     if config.limit is not None:
         rows.append(_row("limit", f"Only the first {config.limit} samples of each subset were used (--limit)."))
     return rows
+
+
+def _stopped(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """Which samples were scored, where scoring stopped by itself, and who did not get the wished precision."""
+    stopping = result["stopping"]
+    if stopping is None:
+        return []
+    scored, there = (sum(s[name] for s in stopping["subsets"]) for name in ("n", "n_all"))
+    short = [ask["policy"] for ask in stopping["asks"] if ask["verdict"] != "met"]
+    goal = f"a standard error of {stopping['until_se']:g} nats/response"
+    met = f"{len(stopping['asks']) - len(short)} of {len(stopping['asks'])} reached it"
+    needs = [max(ask["n_needed"]) for ask in stopping["asks"] if ask["n_needed"]]
+    more = f"; all would with about {max(needs)} samples a side" if needs else ""
+    text = (
+        f"Scoring went on until {goal}, in {stopping['looks']} rounds: {scored} of {there} samples, in random order. "
+        f"{met}{more}. Intervals allow for the looking (docs/stopping.md)."
+    )
+    return [_row("stopped", text)]
 
 
 def _row(code: str, text: str, policy: str | None = None, subset: str | None = None) -> dict[str, Any]:

@@ -17,6 +17,7 @@ import numpy as np
 from remid.errors import ConfigError
 from remid.estimate import holm
 from remid.pipeline.config import RunConfig
+from remid.pipeline.engines import run_engines
 from remid.pipeline.measure import Row, SubsetScores, number, remi_rows, remid_rows
 from remid.pipeline.plan import Group, Plan, make_plan
 from remid.pipeline.policies import CONTROLS, REFERENCE
@@ -45,15 +46,15 @@ def traces_study(
     names = chosen_settings(settings)
     if config.traces not in {"data", "model"}:
         raise ConfigError("traces: this study needs traces; use --traces data or --traces model")
-    with Store(folder) as store:
-        plan = make_plan(config, store, progress)
+    with Store(folder) as store, run_engines(config, None, progress) as engines:
+        plan = make_plan(config, store, engines, progress)
         own = plan.traces.features
         features = {name: setting_features(name, plan.groups, own, config.seed) for name in names}
         plans = {name: with_features(plan, features[name]) for name in names}
         units = [unit for one in plans.values() for unit in one.units]
         cost = _cost(plans, store, plan.scorer_id)
         progress.say(_cost_line(cost, len(names)))
-        score_units(units, store, plan.scorer_id, plan.source, config, progress)
+        score_units(units, store, plan.scorer_id, engines, config, progress)
         scored = {name: one.subsets(store) for name, one in plans.items()}
     rows = _rows(scored, config)
     return {

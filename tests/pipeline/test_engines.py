@@ -1,0 +1,115 @@
+"""The same run through every engine: in this process, through a server, on a Ray cluster."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "engine"))
+
+from openai_server import OpenAIServer
+from pipeline_tiny import POLICY, SETTINGS, Tiny, Told, stored, write
+
+import remid
+from remid.data import read_benchmark
+from remid.errors import ConfigError, EngineError
+from remid.lm.builtin import cache_dir
+from remid.lm.models import LoadedModel
+from remid.pipeline.config import make_config
+from remid.pipeline.engines import EngineConfig, Engines, ModelChoice, run_engines
+from remid.pipeline.respond import RespondConfig, respond
+
+
+@pytest.fixture
+def server(embedded: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A real server with the embedded model."""
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with OpenAIServer(embedded.model, embedded.tokenizer, "smollm2") as running:
+        yield running
+
+
+def test_a_run_scored_by_a_server_has_the_numbers_of_a_run_here(
+    tmp_path: Path, tiny: Tiny, server: OpenAIServer, models: None
+) -> None:
+    spoken: list[str] = []
+    engine = EngineConfig(agree=lambda cost: spoken.append(str(cost)))
+    settings = SETTINGS | {"model": "smollm2", "score_server": server.url, "tokenizer": "builtin", "limit": 2}
+    here = remid.evaluate(tiny.data, out=tmp_path / "here", progress=False, **SETTINGS | {"limit": 2})
+    there = remid.evaluate(tiny.data, out=tmp_path / "there", progress=False, engine=engine, **settings)
+    assert len(spoken) == 1  # what it would cost was told before it was spent
+    for mine, its in zip(here.details, there.details, strict=True):
+        for a, b in zip(mine["responses"], its["responses"], strict=True):
+            assert (a["logp"] is None) == (b["logp"] is None)
+            if a["logp"] is not None:
+                assert abs(a["logp"] - b["logp"]) / a["n_tokens"] < 1e-4
+    assert there.result["manifest"]["model"]["device"] == "server"
+    asked = len(server.keys)
+    again = remid.evaluate(tiny.data, out=tmp_path / "there", progress=False, engine=engine, **settings)
+    assert again.result == there.result
+    assert len(server.keys) == asked  # a finished run asks nobody
+
+
+def test_a_policy_can_answer_through_a_server(tmp_path: Path, server: OpenAIServer) -> None:
+    from remid.engine.server_settings import ServerSettings
+
+    samples = read_benchmark([write(tmp_path / "b.json")]).test[:3]
+    engine = EngineConfig(server=ServerSettings(base_url=server.url, model="smollm2"))
+    config = RespondConfig("served", max_new_tokens=5)
+    assert respond(samples, tmp_path / "r.jsonl", config, Told(), engine) == 3
+    lines = [json.loads(line) for line in (tmp_path / "r.jsonl").read_text("utf-8").splitlines()]
+    assert {line["sample_ID"] for line in lines} == {s.sample_id for s in samples}
+    assert all(line["response"] and line["model"].startswith("server:") for line in lines)
+    assert respond(samples, tmp_path / "r.jsonl", config, Told(), engine) == 0
+
+
+def test_a_server_that_is_not_there_is_an_error_that_says_so_before_anything_is_scored(tmp_path: Path) -> None:
+    settings = SETTINGS | {"model": "m", "score_server": "http://127.0.0.1:9/v1", "tokenizer": "builtin"}
+    with pytest.raises(EngineError, match=r"127\.0\.0\.1:9"):
+        remid.evaluate(write(tmp_path / "b.json"), out=tmp_path / "run", progress=False, **settings)
+    assert not stored(tmp_path / "run")
+
+
+def test_settings_that_contradict_each_other_are_refused() -> None:
+    for settings in ({"score_server": "http://localhost/v1"}, {"tokenizer": "builtin"}):
+        with pytest.raises(ConfigError, match="token ids are made here"):
+            make_config(data=("b.json",), **settings)
+    with pytest.raises(ConfigError, match="--engine ray"):
+        Engines(ModelChoice("builtin"), EngineConfig(workers=2), Told())
+
+
+def test_one_model_serves_a_whole_run(embedded: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    from remid.lm.generate import Decoding
+
+    loads: list[int] = []
+
+    def load(source: Any, **options: Any) -> LoadedModel:
+        loads.append(1)
+        return embedded
+
+    monkeypatch.setattr("remid.lm.models.load_model", load)
+    with run_engines(make_config(data=("b.json",), device="cpu"), None, Told()) as engines:
+        assert engines.scoring([]) is engines.scoring([])
+        engines.writing(Decoding(), [])
+    assert len(loads) == 1
+
+
+def test_a_run_on_a_ray_cluster_ends_with_the_bytes_of_a_run_here(tmp_path: Path, tiny: Tiny) -> None:
+    # Its own home: Ray leaves a token there, which other Ray programs of the user would then ask for.
+    home = {**os.environ, "HOME": str(tmp_path), "REMID_CACHE": str(cache_dir()), "COLUMNS": "200"}
+    run = [sys.executable, "-c", "from remid.cli import main; main()", "run", str(tiny.data), "--device", "cpu"]
+    run += ["--negatives", "2", "--limit", "3", "--policy", POLICY]
+    for out, more in (("here", []), ("ray", ["--engine", "ray", "--workers", "2"])):
+        command = [*run, "--out", str(tmp_path / out), *more]
+        done = subprocess.run(command, env=home, capture_output=True, text=True, check=False, timeout=280)
+        assert done.returncode == 0, done.stderr
+    for name in ("result.json", "details.json", "report.html"):
+        assert (tmp_path / "here" / name).read_bytes() == (tmp_path / "ray" / name).read_bytes(), name
+    here, ray = stored(tmp_path / "here"), stored(tmp_path / "ray")
+    assert here == ray
+    assert len(here) > 10
