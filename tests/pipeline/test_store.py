@@ -154,7 +154,7 @@ def test_another_programs_database_is_refused_and_left_as_it_is(tmp_path: Path) 
     assert path.read_bytes() == before
 
 
-@pytest.mark.parametrize("version", [2, 7, -1])
+@pytest.mark.parametrize("version", [3, 7, -1])
 def test_a_store_of_another_schema_is_refused_and_left_as_it_is(tmp_path: Path, version: int) -> None:
     with Store(tmp_path) as store:
         fill(store)

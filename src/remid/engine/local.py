@@ -27,7 +27,8 @@ class LocalEngine:
 
         self._loaded = loaded
         self._decoding = decoding
-        self._scorer: Scorer | None = None
+        # Layouts are probed now: workers of a cluster are compared by name before they begin.
+        self._scorer: Scorer | None = Scorer(loaded) if decoding is None else None
         self._renderer: ChatRenderer | None = None
 
     @property

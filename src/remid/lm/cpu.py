@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 #: Weights up to this size are also kept in the order in which oneDNN reads them: 5% faster, for twice the memory.
-_PACKED_BYTES = 2 << 30
+PACKED_BYTES = 2 << 30
 #: Rows for which the order is chosen. It serves any number.
 _PACKED_ROWS = 1024
 # glibc's malloc.h
@@ -38,7 +38,7 @@ def use_onednn(model: Any) -> bool:
         return False
     modules: list[Any] = list(model.modules())
     linear: list[Any] = [m for m in modules if type(m) is nn.Linear and m.weight.dtype == torch.float32]
-    pack = sum(module.weight.nbytes for module in linear) <= _PACKED_BYTES
+    pack = sum(module.weight.nbytes for module in linear) <= PACKED_BYTES
     for module in linear:
         packed = torch.ops.mkldnn._reorder_linear_weight(module.weight.detach(), _PACKED_ROWS) if pack else None
         module.remid_packed = (module.weight._version, packed)

@@ -24,7 +24,7 @@ from remid.lm.work import TokenLogProbs, Work
 Result = tuple[int, int, TokenLogProbs]
 
 #: Entries of one block of logits: 25 MB in float32, which a processor's last cache holds.
-_LOGITS = 128 * 49152
+LOGITS = 128 * 49152
 #: Rows of a pass whose logits a model only gives all at once.
 _WHOLE_ROWS = 512
 
@@ -119,7 +119,7 @@ class Tree:
             yield from ((at, torch.log_softmax(logits[at : at + 1].float(), dim=-1)) for at in range(len(rows)))
             return
         hidden = self._model.base_model(**inputs).last_hidden_state[0]
-        step = max(2, _LOGITS // head.weight.shape[0])
+        step = max(2, LOGITS // head.weight.shape[0])
         for at in range(0, len(rows), step):
             picked = hidden[index[at : at + step]]
             logits = head(picked.expand(2, -1) if len(picked) == 1 else picked)[: len(picked)]

@@ -25,22 +25,33 @@ LayoutName = Literal["tree", "repeated", "plain"]
 #: since single tokens differ by 0.2 in bfloat16 when nothing is wrong.
 _PROBE_TOLERANCE = {"float32": 1e-3, "bfloat16": 0.1, "float16": 0.03}
 _ADVICE = "use a machine with more memory, a smaller model, or --max-tokens; the same command tries again"
-#: Rows of a pass: enough that fixed costs vanish, few enough that activations stay in the cache.
-PASS_ROWS = 1024
-#: Rows that attend together.
-BLOCK_ROWS = 128
+#: Rows of a pass and of a block on a CPU: enough that fixed costs vanish, few enough that what is computed stays in the
+#: cache (measured, docs/log.md).
+PASS_ROWS, BLOCK_ROWS = 1024, 128
+#: The same on an accelerator, which wants more work at once (not tuned).
+_ACCELERATOR_ROWS, _ACCELERATOR_BLOCK = 8192, 1024
 _LEAST_ROWS = 64
 
 
 class Scorer:
-    """Scores continuations under one model. layout: forced, or None to probe. rows: of a pass; block: of a block."""
+    """Scores continuations under one model.
+
+    layout: forced, or None to probe. rows, block: rows of a pass and of a block, None: what suits the device.
+    """
 
     def __init__(
-        self, loaded: LoadedModel, *, layout: LayoutName | None = None, rows: int = PASS_ROWS, block: int = BLOCK_ROWS
+        self,
+        loaded: LoadedModel,
+        *,
+        layout: LayoutName | None = None,
+        rows: int | None = None,
+        block: int | None = None,
     ) -> None:
         self._model = loaded.model
-        self._rows, self._block = rows, block
-        if loaded.device.type == "cpu":
+        on_cpu = loaded.device.type == "cpu"
+        self._rows = rows or (PASS_ROWS if on_cpu else _ACCELERATOR_ROWS)
+        self._block = block or (BLOCK_ROWS if on_cpu else _ACCELERATOR_BLOCK)
+        if on_cpu:
             keep_freed_memory()
         self.layout: LayoutName
         self._run: layouts.Layout

@@ -11,8 +11,12 @@ from typing import Any
 
 from remid.data.record import policy_fault
 from remid.data.text import shown
+from remid.engine.work import Chat, WritingEngine
 from remid.errors import ConfigError, DataError, Problem
-from remid.lm.models import DTypeName, find_model, load_model
+from remid.lm.generate import Decoding
+from remid.lm.models import DTypeName
+from remid.pipeline.batch_file import BatchFile
+from remid.pipeline.engines import EngineConfig, Engines, ModelChoice
 from remid.pipeline.progress import Progress
 from remid.pipeline.prompts import role_play_messages
 from remid.types import Sample
@@ -21,7 +25,6 @@ from remid.types import Sample
 BLINDABLE = ("character", "user")
 #: What each line begins with.
 _HEAD = b'{"policy": '
-_BATCH = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +43,19 @@ class RespondConfig:
     trust_remote_code: bool = False
 
 
-def respond(samples: Sequence[Sample], out: Path, config: RespondConfig, progress: Progress) -> int:
+def respond(
+    samples: Sequence[Sample],
+    out: Path,
+    config: RespondConfig,
+    progress: Progress,
+    engine: EngineConfig | None = None,
+) -> int:
     """Append a response to `out` for every sample that has none there yet; returns how many were written.
 
-    A line is durable once its batch is written; a line that a kill cut in two is dropped and made again.
+    engine: where the model runs; what could not be written is told, and asked for again by the same command.
+    A batch is durable once it is written, and a kill leaves all of it or nothing (pipeline/batch_file.py).
     Raises ConfigError for settings that cannot be used, or that differ from those of the policy's lines in `out`,
-    DataError for an `out` that holds something else (which is left as it is).
+    DataError for an `out` that holds something else (which is left as it is), StoreError where there is no room.
     """
     if fault := policy_fault(config.policy):
         raise ConfigError(f"policy: {fault}")
@@ -53,61 +63,67 @@ def respond(samples: Sequence[Sample], out: Path, config: RespondConfig, progres
         raise ConfigError("max_new_tokens must be at least 1, temperature at least 0, repetition_penalty above 0")
     if unknown := [part for part in config.without if part not in BLINDABLE]:
         raise ConfigError(f"without: {', '.join(unknown)} cannot be left out; one of {', '.join(BLINDABLE)}")
-    source = find_model(config.model)
-    settings = {
-        "model": source.fingerprint,
-        "without": list(config.without),
-        "max_new_tokens": config.max_new_tokens,
-        "temperature": config.temperature,
-        "repetition_penalty": config.repetition_penalty,
-        "seed": config.seed,
-    }
-    done = _already_in(out, config.policy, settings)
-    todo = [sample for sample in samples if sample.sample_id not in done]
-    if not todo:
-        progress.say(f"{out}: {config.policy} has answered every sample")
-        return 0
-    from remid.lm.chat import ChatRenderer
-    from remid.lm.generate import Decoding, generate
-
-    progress.say(f"responding: loading {source.name}")
-    loaded = load_model(
-        source,
-        device=config.device,
-        dtype=config.dtype,
-        trust_remote_code=config.trust_remote_code,
-    )
-    renderer = ChatRenderer(loaded.tokenizer)
-    prompts = [(s, renderer.prompt_ids(role_play_messages(s, without=config.without))) for s in todo]
-    if over := [shown(s.sample_id) for s, ids in prompts if len(ids) + config.max_new_tokens > loaded.max_length]:
-        progress.say(f"{len(over)} samples do not fit into {loaded.max_length} tokens and stay unanswered: {over[:5]}")
-        prompts = [(s, ids) for s, ids in prompts if len(ids) + config.max_new_tokens <= loaded.max_length]
-    prompts.sort(key=lambda pair: (-len(pair[1]), pair[0].sample_id))
     decoding = Decoding(
         config.max_new_tokens,
         config.temperature,
         repetition_penalty=config.repetition_penalty,
         seed=config.seed,
     )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with out.open("a", encoding="utf-8") as stream, progress.stage("responding", len(prompts)) as step:
-        for start in range(0, len(prompts), _BATCH):
-            batch = prompts[start : start + _BATCH]
-            stream_id = len(done) + start
-            texts = generate(loaded, [ids for _, ids in batch], renderer.end_of_turn_id, decoding, stream=stream_id)
-            for (sample, _), (text, finished) in zip(batch, texts, strict=True):
+    choice = ModelChoice(config.model, config.device, config.dtype, config.trust_remote_code)
+    with Engines(choice, engine or EngineConfig(), progress) as engines:
+        settings = {
+            "model": engines.source.fingerprint,
+            "without": list(config.without),
+            "max_new_tokens": config.max_new_tokens,
+            "temperature": config.temperature,
+            "repetition_penalty": config.repetition_penalty,
+            "seed": config.seed,
+        }
+        with BatchFile(out) as file:
+            done = _already_in(out, config.policy, settings)
+            todo = [sample for sample in samples if sample.sample_id not in done]
+            if not todo:
+                progress.say(f"{out}: {config.policy} has answered every sample")
+                return 0
+            chats = [Chat(tuple(role_play_messages(sample, without=config.without))) for sample in todo]
+            writer = engines.writing(decoding, chats)
+            progress.say(f"responding: {writer.name}")
+            return _write(writer, chats, todo, file, {"policy": config.policy, "settings": settings}, progress)
+
+
+def _write(
+    writer: WritingEngine,
+    chats: Sequence[Chat],
+    samples: Sequence[Sample],
+    file: BatchFile,
+    about: dict[str, Any],
+    progress: Progress,
+) -> int:
+    """Append what the writer says, a batch at a time; returns how many responses there are."""
+    count, silent = 0, []
+    with progress.stage("responding", len(chats)) as step:
+        for batch in writer.write(chats):
+            lines = []
+            for written in batch:
+                sample_id = samples[written.chat].sample_id
+                if written.text is None:
+                    silent.append(f"{shown(sample_id)} ({shown(written.missing or 'no reason given')})")
+                    continue
+                count += 1
                 record = {
-                    "policy": config.policy,
-                    "sample_ID": sample.sample_id,
-                    "response": text,
-                    "finished": finished,
-                    **settings,
+                    "policy": about["policy"],
+                    "sample_ID": sample_id,
+                    "response": written.text,
+                    "finished": written.finished,
+                    **about["settings"],
                 }
-                stream.write(json.dumps(record, ensure_ascii=False) + "\n")
-            stream.flush()
-            os.fsync(stream.fileno())
+                lines.append(json.dumps(record, ensure_ascii=False) + "\n")
+            file.add("".join(lines).encode())
             step(len(batch))
-    return len(prompts)
+    if silent:
+        more = f" and {len(silent) - 5} more" if len(silent) > 5 else ""
+        progress.say(f"{len(silent)} samples stay unanswered: {'; '.join(silent[:5])}{more}")
+    return count
 
 
 def _already_in(out: Path, policy: str, settings: dict[str, Any]) -> set[str]:

@@ -2,11 +2,13 @@
 
 Rows are keyed by content (scorer, prompt, text), not by position: the same command again finds its work, a policy added
 later shares the reference's scores, and equal pairs are scored once. A transaction holds one forward pass, so a kill
-leaves either all of it or nothing.
+leaves either all of it or nothing. What a disk has damaged is found when the store is opened (pipeline/rescue.py).
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -21,23 +23,26 @@ import numpy as np
 import numpy.typing as npt
 
 from remid.errors import StoreError
+from remid.pipeline.rescue import KEYS, find_damage, finish_rescue, rescue, row_crc
 
-_SCHEMA_VERSION = 1
+_SCHEMA_VERSION = 2  # 1: without checksums
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS prompts (
-  scorer TEXT, prompt TEXT, n_tokens INTEGER, dropped_turns INTEGER, missing TEXT,
+  scorer TEXT, prompt TEXT, n_tokens INTEGER, dropped_turns INTEGER, missing TEXT, crc INTEGER,
   PRIMARY KEY (scorer, prompt)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS scores (
   scorer TEXT, prompt TEXT, response TEXT, n_tokens INTEGER, logp REAL, token_logp BLOB, missing TEXT,
+  crc INTEGER,
   PRIMARY KEY (scorer, prompt, response)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS generations (
-  generator TEXT, prompt TEXT, text TEXT, finished INTEGER,
+  generator TEXT, prompt TEXT, text TEXT, finished INTEGER, crc INTEGER,
   PRIMARY KEY (generator, prompt)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS embeddings (
-  embedder TEXT, text TEXT, vector BLOB,
+  embedder TEXT, text TEXT, vector BLOB, crc INTEGER,
   PRIMARY KEY (embedder, text)) WITHOUT ROWID;
 """
-_TABLES = {"prompts", "scores", "generations", "embeddings"}
+#: What makes writing fail through no fault of ours.
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
 
 
 def content_key(content: Any) -> str:
@@ -68,7 +73,7 @@ class ScoreRow:
 class Store:
     """The store of one run folder, held by one process at a time. Use it as a context manager.
 
-    Raises StoreError when another process holds the folder, or the file is not ours.
+    Raises StoreError when another process holds the folder, the file is not ours or damaged, or there is no room.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -81,12 +86,12 @@ class Store:
         except OSError as error:
             raise StoreError(f"{folder}: cannot be used as a run folder: {error.strerror}") from error
         self._failed: dict[str, dict[tuple[str, str], tuple[int, float | None, str | None]]] = {}
-        path = folder / "store.sqlite"
+        self._folder = folder
         try:
-            self._db = _open(path)
-        except sqlite3.Error as error:
+            self._db = _open(folder / "store.sqlite")
+        except (sqlite3.Error, OSError) as error:
             self._lock.close()
-            raise StoreError(f"{path}: is not a run store ({error}); move it away or use a new --out folder") from error
+            raise _cannot_write(folder, error) from error
         except StoreError:
             self._lock.close()
             raise
@@ -99,6 +104,8 @@ class Store:
     ) -> None:
         self._db.close()
         self._lock.close()
+        if isinstance(error, OSError) and error.errno in _DISK:
+            raise _cannot_write(self._folder, error) from error
 
     def prompts(self, scorer: str) -> dict[str, PromptRow]:
         """All prompts of a scorer by their key."""
@@ -138,9 +145,7 @@ class Store:
             (scorer, prompt, response, row.n_tokens, row.logp, _blob(row.token_logp), row.missing)
             for prompt, response, row in rows
         ]
-        with _Transaction(self._db):
-            self._db.executemany("INSERT OR IGNORE INTO prompts VALUES (?,?,?,?,?)", heads)
-            self._db.executemany("INSERT OR IGNORE INTO scores VALUES (?,?,?,?,?,?,?)", values)
+        self._add(prompts=heads, scores=values)
 
     def generations(self, generator: str) -> dict[str, tuple[str, bool]]:
         """Prompt key -> (text, finished) of everything that a generator wrote."""
@@ -149,10 +154,7 @@ class Store:
 
     def add_generations(self, generator: str, rows: Iterable[tuple[str, str, bool]]) -> None:
         """One batch of generated texts: (prompt key, text, finished)."""
-        with _Transaction(self._db):
-            self._db.executemany(
-                "INSERT OR IGNORE INTO generations VALUES (?,?,?,?)", [(generator, *row) for row in rows]
-            )
+        self._add(generations=[(generator, *row) for row in rows])
 
     def embeddings(self, embedder: str) -> dict[str, npt.NDArray[np.float32]]:
         """Text key -> vector of everything embedded."""
@@ -161,50 +163,76 @@ class Store:
 
     def add_embeddings(self, embedder: str, rows: Iterable[tuple[str, npt.NDArray[np.float32]]]) -> None:
         """One batch of vectors by text key."""
-        with _Transaction(self._db):
-            values = [(embedder, key, vector.tobytes()) for key, vector in rows]
-            self._db.executemany("INSERT OR IGNORE INTO embeddings VALUES (?,?,?)", values)
+        self._add(embeddings=[(embedder, key, vector.tobytes()) for key, vector in rows])
+
+    def _add(self, **tables: list[tuple[Any, ...]]) -> None:
+        """Rows of several tables in one transaction, each with its checksum; nothing of them where one cannot be."""
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            for table, rows in tables.items():
+                if not rows:
+                    continue
+                places = ",".join("?" * (len(rows[0]) + 1))
+                whole = ((*row, row_crc(row)) for row in rows)
+                self._db.executemany(f"INSERT OR IGNORE INTO {table} VALUES ({places})", whole)
+            self._db.execute("COMMIT")
+        except BaseException as error:
+            with contextlib.suppress(sqlite3.Error):  # a disk that is full may have ended it already
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+            if isinstance(error, sqlite3.OperationalError) or type(error) is sqlite3.DatabaseError:
+                raise _cannot_write(self._folder, error) from error
+            raise
 
 
 def _open(path: Path) -> sqlite3.Connection:
-    """A connection to a store with our tables. Raises StoreError or sqlite3.Error, and then has changed nothing."""
+    """A connection to a store with our tables, whole to the last row.
+
+    Raises StoreError for a file that is not ours, which is left as it is, and for one that is damaged, of which what is
+    whole is kept; sqlite3.Error or OSError where nothing can be written.
+    """
+    finish_rescue(path)
     db = sqlite3.connect(path, isolation_level=None)
     try:
         version = db.execute("PRAGMA user_version").fetchone()[0]
         tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type='table'")}
-        if version == 0 and not tables <= _TABLES:  # version 0 with our tables: killed while it was made
+        if version == 0 and not tables <= KEYS.keys():  # version 0 with our tables: killed while it was made
             raise StoreError(f"{path}: is another program's database; move it away or use a new --out folder")
-        if version not in (0, _SCHEMA_VERSION):
+        if version not in (0, 1, _SCHEMA_VERSION):
             raise StoreError(f"{path}: made by another version of remid (schema {version}); use a new --out folder")
         db.execute("PRAGMA journal_mode=WAL")
         db.execute("PRAGMA synchronous=NORMAL")  # a kill loses nothing; only a power cut could lose the tail
         db.executescript(_SCHEMA)
+        for table in KEYS if version < _SCHEMA_VERSION else ():
+            if "crc" not in {row[1] for row in db.execute(f"PRAGMA table_info({table})")}:
+                db.execute(f"ALTER TABLE {table} ADD COLUMN crc INTEGER")
         db.execute(f"PRAGMA user_version={_SCHEMA_VERSION}")
+        damage = find_damage(db)
+    except sqlite3.DatabaseError as error:
+        db.close()
+        if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_NOTADB:
+            raise StoreError(f"{path}: is not a run store ({error}); move it away or use a new --out folder") from error
+        if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_CORRUPT:
+            raise
+        damage = str(error)
     except BaseException:
         db.close()
         raise
+    if damage:
+        db.close()
+        raise rescue(path, f"{_SCHEMA}PRAGMA user_version={_SCHEMA_VERSION};", damage)
     return db
 
 
-class _Transaction:
-    """BEGIN IMMEDIATE ... COMMIT, with ROLLBACK on any error; StoreError where it cannot be written (a full disk)."""
-
-    def __init__(self, db: sqlite3.Connection) -> None:
-        self._db = db
-
-    def __enter__(self) -> None:
-        self._db.execute("BEGIN IMMEDIATE")
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        try:
-            if kind is None:
-                self._db.execute("COMMIT")
-        except sqlite3.Error as failed:
-            error = failed
-        if self._db.in_transaction:
-            self._db.execute("ROLLBACK")
-        if isinstance(error, sqlite3.OperationalError):
-            raise StoreError(f"the run store cannot be written ({error}); the same command goes on here") from error
+def _cannot_write(folder: Path, error: Exception) -> StoreError:
+    reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    code = error.sqlite_errorcode & 0xFF if isinstance(error, sqlite3.Error) else None
+    advice = "make room on that disk, or see what is wrong with it"
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        advice = "close the program that has store.sqlite open"
+    return StoreError(
+        f"{folder}: cannot be written ({reason}). What is finished is kept: {advice}, and the same command goes on"
+    )
 
 
 def _blob(values: npt.NDArray[np.float32] | None) -> bytes | None:

@@ -259,7 +259,7 @@ def _fit(model: Any, prompts: Prompts, voices: _Voices, settings: Training, rng:
 def _log_probs(model: Any, prompts: Sequence[Sequence[int]], drawn_NKT: Ids) -> torch.Tensor:
     """(N, K, T) log-probabilities of K responses under each of N prompts, 0 behind a response's end.
 
-    A prompt is run once: its responses stand behind it in one row, each hidden from the others, as in lm/scoring.py.
+    A prompt is run once: its responses stand behind it in one row, each hidden from the others, as in lm/layouts.py.
     """
     import torch
 
