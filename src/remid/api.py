@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
+
+from remid.errors import StoreError
 
 if TYPE_CHECKING:
     from remid.pipeline.engines import EngineConfig
@@ -56,10 +59,25 @@ def share_processors() -> None:
 
 
 def write_report(run: Run) -> Path:
-    """Write report.html and tables/ from a run's result and details; returns the page's path."""
+    """Write report.html and tables/ from a run's result and details; returns the page's path.
+
+    The old files stay until all new ones are written. Raises StoreError where there is no room for them.
+    """
     from remid.report import render_page, write_tables
 
-    page = run.folder / "report.html"
-    page.write_text(render_page(run.result, run.details), encoding="utf-8")
-    write_tables(run.result, run.folder / "tables")
+    page, tables = run.folder / "report.html", run.folder / "tables"
+    try:
+        with TemporaryDirectory(prefix=".report-", dir=run.folder) as scratch:
+            new = Path(scratch)
+            (new / page.name).write_text(render_page(run.result, run.details), encoding="utf-8")
+            written = write_tables(run.result, new / tables.name)
+            tables.mkdir(exist_ok=True)
+            for path in written:
+                os.replace(path, tables / path.name)
+            os.replace(new / page.name, page)
+    except OSError as error:
+        raise StoreError(
+            f"{page}: cannot be written ({error.strerror or error}). The numbers are in result.json; make room, and "
+            f"the same command, or remid report {run.folder}, writes the page"
+        ) from error
     return page

@@ -53,6 +53,10 @@ class EngineError(RemidError):
     """An engine (a server, a cluster) cannot be reached, cannot do what is asked, or may not spend more."""
 
 
+class DeviceError(EngineError):
+    """An accelerator failed, and this process can use it no more; another one may."""
+
+
 class RenderError(RemidError):
     """A chat template and a tokenizer cannot express a sample with an exact response span."""
 

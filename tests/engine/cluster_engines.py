@@ -20,7 +20,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1] / "lm"))
 
 from remid.engine.work import Chat, Scored, Work, Written
-from remid.errors import EngineError, ModelError
+from remid.errors import DeviceError, EngineError, ModelError
 
 KILL, FINE, HOLD, NO_MODEL, NO_MEMORY, BUG, ENGINE_BROKEN, CUDA_ONCE, TWICE, SILENT, KILL_LATER = range(11)
 
@@ -120,7 +120,7 @@ class ArithmeticEngine:
             raise EngineError("nothing can be scored any more")
         if order == CUDA_ONCE and not self.diary.burnt().exists():
             self.diary.burnt().touch()
-            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+            raise DeviceError("cuda:0 failed: CUDA error: an illegal memory access was encountered")
 
 
 def arithmetic(prompt: Sequence[int], continuation: Sequence[int]) -> np.ndarray:

@@ -13,7 +13,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 from remid.engine.work import Chat, Scored, ScoringEngine, Work, WritingEngine, Written
-from remid.errors import EngineError, ModelError, RemidError
+from remid.errors import DeviceError, EngineError, ModelError, RemidError
 
 if TYPE_CHECKING:
     from remid.lm.models import DTypeName, LoadedModel, ModelSource
@@ -139,22 +139,16 @@ def _gather(batches: Iterator[list[Scored]] | Iterator[list[Written]]) -> Outcom
             done += batch
     except ModelError as error:
         return Outcome(tuple(done), "refused", str(error))
+    except DeviceError as error:
+        return Outcome((), "broken", str(error))
     except EngineError as error:
         return Outcome(tuple(done), "failed", str(error))
     except Exception as error:
+        from remid.lm.scoring import is_out_of_memory
+
+        if not is_out_of_memory(error):
+            raise
+        gc.collect()
         first = str(error).strip().partition("\n")[0]
-        if _is_out_of_memory(error):
-            gc.collect()
-            return Outcome(tuple(done), "refused", f"not enough memory on the worker: {first}")
-        if "cuda error" in str(error).lower():
-            return Outcome((), "broken", first)  # the device's context is lost with the first such error
-        raise
+        return Outcome(tuple(done), "refused", f"not enough memory on the worker: {first}")
     return Outcome(tuple(done))
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """CPU and CUDA allocations; torch has a class for one of them only."""
-    text = str(error).lower()
-    return isinstance(error, MemoryError) or any(
-        phrase in text for phrase in ("out of memory", "can't allocate memory", "not enough memory")
-    )

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from remid.engine.work import Chat, Scored, Work, Written
-from remid.errors import RenderError
+from remid.errors import DeviceError, RenderError
 
 if TYPE_CHECKING:
     from remid.lm.chat import ChatRenderer
@@ -44,9 +45,10 @@ class LocalEngine:
         """Batches of results as forward passes end."""
         from remid.lm.scoring import Scorer
 
-        if self._scorer is None:
-            self._scorer = Scorer(self._loaded)
-        yield from self._scorer.score(work)
+        with _device_faults(self._loaded.device):
+            if self._scorer is None:
+                self._scorer = Scorer(self._loaded)
+            yield from self._scorer.score(work)
 
     def write(self, chats: Sequence[Chat]) -> Iterator[list[Written]]:
         """Batches of texts, longest prompts first; a chat that does not fit or cannot be rendered has a reason."""
@@ -78,5 +80,21 @@ class LocalEngine:
             rows = [prompts[k] for k in batch]
             # Named by its content, so that a resumed run draws for the same batch what a whole one would have drawn.
             stream = zlib.crc32(json.dumps(rows).encode())
-            texts = generate(self._loaded, rows, renderer.end_of_turn_id, self._decoding, stream=stream)
+            with _device_faults(self._loaded.device):
+                texts = generate(self._loaded, rows, renderer.end_of_turn_id, self._decoding, stream=stream)
             yield [Written(k, text, finished) for k, (text, finished) in zip(batch, texts, strict=True)]
+
+
+@contextmanager
+def _device_faults(device: Any) -> Iterator[None]:
+    """Turn an accelerator's own failure into a DeviceError."""
+    try:
+        yield
+    except RuntimeError as error:  # torch.AcceleratorError is one
+        if not any(words in str(error) for words in ("CUDA error", "CUBLAS_STATUS", "CUDNN_STATUS", "HIP error")):
+            raise
+        reason = str(error).strip().splitlines()[0]
+        raise DeviceError(
+            f"{device} failed: {reason}. What is finished is kept; the same command goes on from there. If it fails "
+            "again at the same place, look at the device (nvidia-smi, dmesg), or use --device cpu"
+        ) from error

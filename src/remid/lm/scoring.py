@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from remid.errors import ModelError
 from remid.lm import layouts
 from remid.lm.cpu import keep_freed_memory
 from remid.lm.models import LoadedModel
@@ -30,6 +31,8 @@ _ADVICE = "use a machine with more memory, a smaller model, or --max-tokens; the
 PASS_ROWS, BLOCK_ROWS = 1024, 128
 #: The same on an accelerator, which wants more work at once (not tuned).
 _ACCELERATOR_ROWS, _ACCELERATOR_BLOCK = 8192, 1024
+#: How torch, its allocators and oneDNN say that memory ran out (oneDNN says no more than that, whatever it lacks).
+_MEMORY_WORDS = ("out of memory", "can't allocate memory", "not enough memory", "could not create a primitive")
 _LEAST_ROWS = 64
 
 
@@ -56,7 +59,12 @@ class Scorer:
         self.layout: LayoutName
         self._run: layouts.Layout
         candidates = [(name, run) for name, run in _candidates(loaded.model) if layout in (None, name)]
-        self.layout, self._run = _choose(candidates, loaded)
+        try:
+            self.layout, self._run = _choose(candidates, loaded)
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise ModelError(f"{loaded.source.name}: not enough memory to begin; {_ADVICE}") from error
 
     def score(self, work: Sequence[Work]) -> Iterator[list[Scored]]:
         """Log-probabilities of every continuation, in batches as passes end; each continuation comes exactly once.
@@ -76,7 +84,7 @@ class Scorer:
                     left -= {(scored.work, scored.continuation) for scored in batch}
                     yield batch
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-                if not _is_out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
                 self._free()
                 if rows > _LEAST_ROWS:
@@ -119,7 +127,9 @@ def _choose(
     for name, layout in candidates[:-1]:
         try:
             found = _probe(layout, work)
-        except Exception:  # a layout that a model's code does not support may fail in any way; the next one is tried
+        except Exception as error:  # a layout that a model's code does not support may fail in any way
+            if is_out_of_memory(error):  # another layout would have other last digits
+                raise
             continue
         if isinstance(layout, layouts.Tree) and not layout.windows and not layouts.attends_fully(loaded.model):
             continue  # some layers see less than they were asked to, and the probe is too short to show it
@@ -144,8 +154,9 @@ def _remaining(work: Sequence[Work], left: set[tuple[int, int]]) -> tuple[list[i
     return indices, todo, numbers
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, as torch, its allocators and oneDNN say it."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     text = str(error).lower()
-    return "out of memory" in text or "can't allocate memory" in text or "not enough memory" in text
+    return any(words in text for words in _MEMORY_WORDS)

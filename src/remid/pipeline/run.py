@@ -104,7 +104,11 @@ def score_plan(plan: Plan, store: Store, engines: Engines, progress: Progress, *
 def write_json(path: Path, content: Any) -> None:
     """Write whole or not at all: a reader never sees half a file."""
     scratch = path.with_name(path.name + ".part")
-    scratch.write_text(json.dumps(content, ensure_ascii=False, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    try:
+        scratch.write_text(json.dumps(content, ensure_ascii=False, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    except OSError:  # half a file would only take the room that is lacking
+        scratch.unlink(missing_ok=True)
+        raise
     os.replace(scratch, path)
 
 
