@@ -102,14 +102,14 @@ def test_executed_operations_are_what_torch_counts_of_the_tree(rows: int, block:
 
 def test_one_prompt_is_cut_into_the_passes_that_are_counted() -> None:
     work = [Work(tuple(ids(300, 1)), tuple(tuple(ids(21, k)) for k in range(12)))]
-    # 300 rows of prompt in blocks of 128, 12 answers of 20 rows in 32 columns each, four to a block.
-    assert passes_of(work, 1024, 128) == {"passes": 1, "prompt_blocks": 3, "leaf_blocks": 3}
+    # 300 rows of prompt in blocks of 128, 12 answers of 20 rows in 32 columns each, eight to a block.
+    assert passes_of(work, 1024, 128) == {"passes": 1, "prompt_blocks": 3, "leaf_blocks": 2}
     assert passes_of(work, 256, 128)["passes"] > 1
 
 
 def test_keys_and_values_take_the_memory_that_is_stated() -> None:
     shape = shape_of(tiny("llama").model)
-    path = KeyPath(1500, 128, onednn=True)
+    path = KeyPath(1500, 256, onednn=True)
     one = torch.zeros(1, shape.kv_heads, 1, shape.head)
     layers = [path.layer(index, one, one) for index in range(shape.layers)]
     held = sum(layer.key.nbytes + layer.value.nbytes for layer in layers)

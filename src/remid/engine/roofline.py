@@ -159,14 +159,14 @@ def memory(shape: Shape, longest_prompt: int, longest_continuation: int, rows: i
     from remid.lm.cpu import PACKED_BYTES
     from remid.lm.layouts import LOGITS
 
-    columns = Path(longest_prompt, max(block, longest_continuation), onednn=True).columns
+    columns = Path(longest_prompt, max(2 * block, longest_continuation), onednn=True).columns
     kv, group = shape.kv_heads * shape.head, shape.heads // shape.kv_heads
     path = shape.layers * kv * 4 * (columns + -(-columns // TILE) * TILE)
     # Residual stream twice and its norm; queries, keys, values, their rotated copies and what attention gives; three
     # of the feed-forward width. Scores, weights, and a tile of weights laid out anew, of one key head.
     per_row = 3 * shape.hidden + 3 * shape.heads * shape.head + 4 * kv + 3 * shape.inner
-    scores = 3 * group * block * columns
-    masks = rows * (block + 2 * ALIGN)
+    scores = 3 * group * 2 * block * columns
+    masks = rows * (2 * block + 2 * ALIGN)
     read = max(2, LOGITS // shape.vocabulary)
     packed = (shape.body + shape.vocabulary * shape.hidden) * 4
     return Memory(

@@ -59,7 +59,7 @@ class Tree:
         if self._whole_head:
             rows = min(rows, _WHOLE_ROWS)
         longest = max(len(w.prompt) for w in work)
-        own = max(block, *(len(c) for w in work for c in w.continuations))
+        own = max(2 * block, *(len(c) for w in work for c in w.continuations))
         onednn = self._device.type == "cpu" and self._model.dtype == torch.float32 and has_onednn()
         path = attention.Path(longest, own, onednn)
         firsts: dict[int, TokenLogProbs] = {}  # of every continuation, for prompts that have run

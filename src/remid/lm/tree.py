@@ -18,6 +18,8 @@ from remid.lm.work import Work
 ALIGN = 16
 #: Prompts that share fewer tokens than this are not neighbours for it (every prompt shares the task's text).
 _SHARED_LEAST = 64
+#: Blocks of continuations are so many times longer than those of prompts, of which more is masked.
+_LEAVES = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +101,7 @@ def shared(a: Sequence[int], b: Sequence[int]) -> int:
 
 
 def passes(work: Sequence[Work], arranged: Sequence[tuple[int, int]], size: int, rows: int) -> Iterator[Pass]:
-    """Cut the arranged work into passes of at most `size` rows and blocks of at most `rows`.
+    """Cut the arranged work into passes of at most `size` rows and blocks of at most `rows`, of continuations twice that.
 
     Only a single continuation longer than `size` makes a larger pass.
     """
@@ -116,11 +118,11 @@ def passes(work: Sequence[Work], arranged: Sequence[tuple[int, int]], size: int,
             current.works.append(index)
             base += take
         current.ends.append((len(current.ids) - 1, index))
-        for group in _groups(item, rows):
+        for group in _groups(item, _LEAVES * rows):
             if current.ids and len(current.ids) + sum(len(item.continuations[k]) - 1 for k in group) > size:
                 yield current
                 current = Pass()
-            _add_leaves(current, item, index, group, rows)
+            _add_leaves(current, item, index, group, _LEAVES * rows)
             current.works.append(index)
     if current.ids:
         yield current
