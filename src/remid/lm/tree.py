@@ -101,7 +101,7 @@ def shared(a: Sequence[int], b: Sequence[int]) -> int:
 
 
 def passes(work: Sequence[Work], arranged: Sequence[tuple[int, int]], size: int, rows: int) -> Iterator[Pass]:
-    """Cut the arranged work into passes of at most `size` rows and blocks of at most `rows`, of continuations twice that.
+    """Cut the arranged work into passes of at most `size` rows, blocks of `rows`, of continuations twice that.
 
     Only a single continuation longer than `size` makes a larger pass.
     """
