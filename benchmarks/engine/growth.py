@@ -8,6 +8,7 @@ from dataclasses import asdict
 import numpy as np
 
 from remid.engine.roofline import memory, shape_of, useful
+from remid.lm.lanes import lanes_for, parts_of
 from remid.lm.scoring import BLOCK_ROWS, PASS_ROWS
 from remid.lm.work import Work
 from remid.pipeline.policies import REFERENCE
@@ -39,6 +40,7 @@ def growth(bench: Bench) -> Row:
                 max(len(c) for w in work for c in w.continuations),
                 PASS_ROWS,
                 BLOCK_ROWS,
+                lanes_for(parts_of(work), bench.threads),
             )
             rows.append(
                 {"size": size, "tokens": floor.tokens, "flop": floor.total, **told}

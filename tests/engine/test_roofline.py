@@ -118,6 +118,8 @@ def test_keys_and_values_take_the_memory_that_is_stated() -> None:
     assert stated.total == stated.weights + stated.packed + stated.path + stated.activations + stated.logits
     assert stated.weights == sum(p.nbytes for p in tiny("llama").model.parameters())
     assert memory(shape, 3000, 60, 1024, 128).path > 1.5 * stated.path
+    two = memory(shape, 1500, 60, 1024, 128, lanes=2)
+    assert (two.path, two.logits, two.weights) == (2 * stated.path, 2 * stated.logits, stated.weights)
     assert memory(shape, 1500, 2000, 1024, 128).path > stated.path  # a long answer is kept as well
 
 

@@ -151,8 +151,9 @@ def _family(seed: int, prompts: int, tokens: int, answers: Sequence[int], vocabu
 def test_a_score_does_not_depend_on_what_is_computed_beside_it_to_the_last_bit(embedded: LoadedModel) -> None:
     work = _family(3, 5, 180, [1, 2, 17, 40, 150, 9], 49152)
     threads = torch.get_num_threads()
-    whole = _results(Scorer(embedded, layout="tree"), work)
     try:
+        torch.set_num_threads(3)  # three lanes, each with a path of its own
+        whole = _results(Scorer(embedded, layout="tree"), work)
         torch.set_num_threads(1)
         for rows, block in ((1024, 128), (300, 64), (64, 16), (131, 33)):
             cut = _results(Scorer(embedded, layout="tree", rows=rows, block=block), work)

@@ -150,8 +150,12 @@ def passes_of(work: Sequence[Work], rows: int, block: int) -> dict[str, int]:
     return {"passes": cut.count(None), "prompt_blocks": prompts, "leaf_blocks": len(cut) - cut.count(None) - prompts}
 
 
-def memory(shape: Shape, longest_prompt: int, longest_continuation: int, rows: int, block: int) -> Memory:
+def memory(
+    shape: Shape, longest_prompt: int, longest_continuation: int, rows: int, block: int, lanes: int = 1
+) -> Memory:
     """What the tree layout takes at its peak: nothing in it depends on how many prompts, continuations or policies.
+
+    lanes: threads that run passes of their own (lm/lanes.py), each with a path, activations and logits.
 
     What a task of many pairs holds besides (its token ids, its results until they are stored) is not in it.
     """
@@ -172,9 +176,9 @@ def memory(shape: Shape, longest_prompt: int, longest_continuation: int, rows: i
     return Memory(
         weights=shape.weights * shape.bytes,
         packed=packed if packed <= PACKED_BYTES else 0,
-        path=path,
-        activations=4 * (rows * per_row + scores + masks),
-        logits=4 * 2 * read * shape.vocabulary,
+        path=lanes * path,
+        activations=lanes * 4 * (rows * per_row + scores + masks),
+        logits=lanes * 4 * 2 * read * shape.vocabulary,
     )
 
 

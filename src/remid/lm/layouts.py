@@ -18,7 +18,8 @@ from torch import Tensor
 
 from remid.lm import attention
 from remid.lm.cpu import has_onednn
-from remid.lm.tree import Pass, arrange, passes
+from remid.lm.lanes import Part, Pool, lanes_for, parts_of, run_lanes
+from remid.lm.tree import Pass, passes
 from remid.lm.work import TokenLogProbs, Work
 
 Result = tuple[int, int, TokenLogProbs]
@@ -54,27 +55,45 @@ class Tree:
         self.works: list[int] = []
         self.windows: set[int] = set()  # sliding windows that layers have asked for
 
-    @torch.inference_mode()
     def run(self, work: Sequence[Work], rows: int, block: int) -> Iterator[list[Result]]:
         if self._whole_head:
             rows = min(rows, _WHOLE_ROWS)
         longest = max(len(w.prompt) for w in work)
         own = max(2 * block, *(len(c) for w in work for c in w.continuations))
         onednn = self._device.type == "cpu" and self._model.dtype == torch.float32 and has_onednn()
-        path = attention.Path(longest, own, onednn)
-        firsts: dict[int, TokenLogProbs] = {}  # of every continuation, for prompts that have run
+        parts = parts_of(work)
+        # Elsewhere a device is one, or bits would depend on who ran what.
+        lanes = lanes_for(parts, torch.get_num_threads()) if onednn else 1
+        pool = Pool(work, parts, lanes)
+
+        def walk() -> Iterator[list[Result]]:
+            return self._walk(work, parts, pool, (rows, block), attention.Path(longest, own, onednn))
+
         with _attending(self._model):
-            for part in passes(work, arrange(work), rows, block):
-                self.works = part.works
-                logp_by_row, ends = self._forward(part, work, path)
-                self.windows |= path.windows
-                firsts.update(ends)
-                results = []
-                for row, w, k in part.answers:
-                    rest = logp_by_row[row : row + len(work[w].continuations[k]) - 1]
-                    results.append((w, k, np.concatenate([firsts[w][k : k + 1], rest])))
-                if results:
-                    yield results
+            yield from run_lanes(lanes, walk) if lanes > 1 else walk()
+
+    @torch.inference_mode()
+    def _walk(
+        self, work: Sequence[Work], parts: Sequence[Part], pool: Pool, size: tuple[int, int], path: attention.Path
+    ) -> Iterator[list[Result]]:
+        """Take parts from the pool until it is empty, and run them on a path of one's own."""
+        todo = [Work(work[w].prompt, tuple(work[w].continuations[k] for k in ks)) for w, ks in parts]
+        firsts: dict[int, TokenLogProbs] = {}  # of every continuation of a part whose prompt has run
+        for part in passes(todo, pool.walk(), *size):
+            try:
+                logp_by_row, ends = self._forward(part, todo, path)
+            except BaseException:
+                self.works = [parts[number][0] for number in part.works]
+                raise
+            self.windows |= path.windows
+            firsts.update(ends)
+            results = []
+            for row, number, k in part.answers:
+                rest = logp_by_row[row : row + len(todo[number].continuations[k]) - 1]
+                w, ks = parts[number]
+                results.append((w, ks[k], np.concatenate([firsts[number][k : k + 1], rest])))
+            if results:
+                yield results
 
     def _forward(
         self, part: Pass, work: Sequence[Work], path: attention.Path

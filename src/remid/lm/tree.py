@@ -9,7 +9,7 @@ its end, each seeing the path and itself.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from remid.lm.work import Work
@@ -100,7 +100,7 @@ def shared(a: Sequence[int], b: Sequence[int]) -> int:
     return low
 
 
-def passes(work: Sequence[Work], arranged: Sequence[tuple[int, int]], size: int, rows: int) -> Iterator[Pass]:
+def passes(work: Sequence[Work], arranged: Iterable[tuple[int, int]], size: int, rows: int) -> Iterator[Pass]:
     """Cut the arranged work into passes of at most `size` rows, blocks of `rows`, of continuations twice that.
 
     Only a single continuation longer than `size` makes a larger pass.
