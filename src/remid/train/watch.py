@@ -318,8 +318,8 @@ _WORDS: dict[str, tuple[str, str]] = {
     "trace ignored": (
         "q2 finds a reference as likely with another sample's trace as with its own: it does not read the trace, so "
         "q1's reward is noise.",
-        "Train q2 longer on better traces (more sft.epochs, traces from the data or a larger model), or reward q1 by what "
-        "its trace adds (grpo.reward advantage); compare with an estimator without reasoning before going on.",
+        "Train q2 longer on better traces (more sft.epochs, traces from the data or a larger model), or reward q1 by "
+        "what its trace adds (grpo.reward advantage); compare with an estimator without reasoning before going on.",
     ),
     "trivial traces": (
         "q1 writes short or always the same traces: what they say no longer depends on the input.",
