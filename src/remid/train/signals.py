@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -75,6 +76,21 @@ def step_signals(said: Sequence[Said], weights: Mapping[str, float]) -> dict[str
     found |= _spreads(list(groups.values()), weights)
     found |= across_prompts(list(groups.values()))
     return {name: value for name, value in found.items() if value is not None and math.isfinite(value)}
+
+
+def examples(said: Sequence[Said], count: int = 2) -> list[dict[str, Any]]:
+    """The first completions of the first prompts, as a journal's `samples` record holds them."""
+    firsts = {one.group: one for one in reversed(said)}
+    chosen = [firsts[group] for group in dict.fromkeys(one.group for one in said)][:count]
+    return [
+        {
+            "sample_ID": one.group,
+            "text": one.text,
+            "parsed": one.parsed,
+            "rewards": None if one.rewards is None else dict(one.rewards),
+        }
+        for one in chosen
+    ]
 
 
 def distinct(ids: Sequence[Sequence[int]], n: int) -> float | None:
