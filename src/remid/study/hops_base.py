@@ -1,0 +1,213 @@
+"""A base model for the hops world: it knows the words, the formats, and that a response takes up what a trace names.
+
+It has seen traces that name facts at random and responses to them, never an input together with what follows from it:
+the tables are left for LoRA to learn, directly or by way of traces. A few hundred thousand weights, an ordinary model
+folder, made in about a minute on one core.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from remid.data.worlds import hops
+from remid.lm.chat import ChatRenderer, Message
+from remid.pipeline.prompts import role_play_messages
+from remid.pipeline.reason import trace_messages
+from remid.pipeline.traces import parse_trace
+from remid.types import Sample, Turn
+
+Ids = npt.NDArray[np.int64]
+
+_TEMPLATE = "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>{% endfor %}"
+_SPECIALS = ("<|end|>", "<|system|>", "<|user|>", "<|assistant|>")
+_MAX_LENGTH = 256
+_IGNORED = -100  # the label that is left out of the loss
+
+
+@dataclass(frozen=True, slots=True)
+class BaseTraining:
+    """How the base is made. inputs: how many it sees. batch: sequences per step. seed: of weights, inputs and order."""
+
+    steps: int = 1000
+    batch: int = 48
+    inputs: int = 1000
+    width: int = 96
+    layers: int = 3
+    rate: float = 4e-3
+    seed: int = 0
+
+
+def make_base(folder: Path, settings: BaseTraining | None = None) -> Path:
+    """The base in a folder, made there unless it stands there already. Whole or not at all."""
+    if (folder / "config.json").exists():
+        return folder
+    tokenizer = make_tokenizer()
+    model = _train(tokenizer, settings or BaseTraining())
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".base-") as scratch:
+        made = Path(scratch) / "base"
+        model.save_pretrained(made)
+        tokenizer.save_pretrained(made)
+        made.rename(folder)
+    return folder
+
+
+def make_tokenizer() -> Any:
+    """A word-level fast tokenizer that knows every text of the hops world and what the prompts put around it.
+
+    A token is a word with the space or line break before it, a punctuation mark, or a fixed piece of a prompt.
+    """
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    frames = _frames()
+    escaped = "|".join("".join(f"\\{c}" if not c.isalnum() and c not in " \n" else c for c in f) for f in frames)
+    split = pre_tokenizers.Split(Regex(f"{escaped}|[ \\n]?[^\\s.,]+|[.,]|\\s"), "isolated")
+    words = dict.fromkeys([*_SPECIALS, "<unk>", *frames, "\n", " ", ".", "a", "x"])
+    for text in hops.all_texts():
+        features = parse_trace(text).features or ""
+        words |= dict.fromkeys(word for part in (text, features) if part for word, _ in split.pre_tokenize_str(part))
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = split
+    tokenizer.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token=_SPECIALS[0],
+        pad_token=_SPECIALS[0],
+        unk_token="<unk>",
+        additional_special_tokens=list(_SPECIALS[1:]),
+        chat_template=_TEMPLATE,
+        clean_up_tokenization_spaces=False,
+        model_max_length=_MAX_LENGTH,
+    )
+
+
+def _frames() -> list[str]:
+    """The fixed pieces of both prompts, longest first."""
+    mark = "\x00"
+    talk = tuple(Turn("agent" if k == 1 else "user", mark) for k in range(3))
+    probe = Sample("", "", "", "", mark, mark, talk, "")
+    texts = [m.content for m in (*role_play_messages(probe, mark), *trace_messages(probe, "compact"))]
+    pieces = {piece for text in texts for piece in text.split(mark) if piece}
+    return sorted(pieces, key=lambda piece: (-len(piece), piece))
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """Token sequences whose words for mood, place and gift are put in as they are drawn.
+
+    ids_NL: padded at the end with the end of turn. length_N. slots_N3: places of a trace's three words (0: none).
+    answer_N: where the completion begins. openings: the two words with which a response may begin.
+    """
+
+    ids_NL: Ids
+    length_N: Ids
+    slots_N3: Ids
+    answer_N: Ids
+    openings: Ids
+
+
+def _train(tokenizer: Any, settings: BaseTraining) -> Any:
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    rng = np.random.default_rng(np.random.SeedSequence(settings.seed))
+    rows, words_3W = _rows(tokenizer, settings)
+    with torch.random.fork_rng():
+        torch.manual_seed(settings.seed)
+        model = LlamaForCausalLM(
+            LlamaConfig(
+                vocab_size=len(tokenizer),
+                hidden_size=settings.width,
+                intermediate_size=2 * settings.width,
+                num_hidden_layers=settings.layers,
+                num_attention_heads=4,
+                num_key_value_heads=4,
+                max_position_embeddings=_MAX_LENGTH,
+                bos_token_id=None,
+                eos_token_id=tokenizer.eos_token_id,
+                pad_token_id=tokenizer.pad_token_id,
+                initializer_range=0.05,
+            )
+        )
+        optimiser = torch.optim.AdamW(model.parameters(), lr=settings.rate, betas=(0.9, 0.98), weight_decay=0.0)
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimiser, lambda step: min(1.0, (step + 1) / 30) * (1 - step / settings.steps)
+        )
+        model.train()
+        for _ in range(settings.steps):
+            chosen = rng.choice(len(rows.ids_NL), settings.batch, replace=False)
+            ids, labels, mask = (torch.from_numpy(a) for a in _draw(rows, words_3W, chosen, rng))
+            loss = model(input_ids=ids, attention_mask=mask, labels=labels).loss
+            optimiser.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimiser.step()
+            schedule.step()
+    return model.eval()
+
+
+def _rows(tokenizer: Any, settings: BaseTraining) -> tuple[_Rows, Ids]:
+    """Of each input three sequences: asked for a trace, answered with a trace, answered without one.
+
+    Also (3, 9) the tokens of mood, place and gift as a trace names them, OPEN last.
+    """
+    renderer = ChatRenderer(tokenizer)
+    trace = hops.trace_text([0, 0, 0])
+    features = parse_trace(trace).features
+    word_ids = [
+        [tokenizer.convert_tokens_to_ids(f" {w}") for w in (*words, hops.OPEN)] for words in hops.FACTS.values()
+    ]
+    words_3W = np.array(word_ids, dtype=np.int64)
+    answer = renderer.response_ids(hops.response_text([0, 0, 0], 0))
+    made: list[tuple[list[int], int]] = []
+    for sample in hops.make_samples(hops.HopsWorld(), settings.inputs, settings.seed, shift="train"):
+        asked: list[tuple[list[Message], list[int]]] = [
+            (trace_messages(sample, "compact"), renderer.response_ids(trace)),
+            (role_play_messages(sample, features), answer),
+            (role_play_messages(sample, None), answer),
+        ]
+        made += [([*(prompt := renderer.prompt_ids(m)), *said], len(prompt)) for m, said in asked]
+    longest = max(len(ids) for ids, _ in made)
+    ids_NL = np.array([ids + [renderer.end_of_turn_id] * (longest - len(ids)) for ids, _ in made], dtype=np.int64)
+    answer_N = np.array([start for _, start in made], dtype=np.int64)
+    slots_N3 = np.stack([_first(ids_NL, int(words_3W[k, 0]), made) for k in range(3)], axis=-1)
+    length_N = np.array([len(ids) for ids, _ in made], dtype=np.int64)
+    openings = np.array([tokenizer.convert_tokens_to_ids(word) for word in hops.OPENINGS], dtype=np.int64)
+    return _Rows(ids_NL, length_N, slots_N3, answer_N, openings), words_3W
+
+
+def _first(ids_NL: Ids, word: int, made: Sequence[tuple[list[int], int]]) -> Ids:
+    """(N,) place of a trace's word in each sequence; 0 where a word stands in the response alone."""
+    kind_N = np.arange(len(made)) % 3
+    return np.where(kind_N == 2, 0, np.argmax(ids_NL == word, axis=1)).astype(np.int64)
+
+
+def _draw(rows: _Rows, words_3W: Ids, chosen: Ids, rng: np.random.Generator) -> tuple[Ids, Ids, Ids]:
+    """(B, L) ids, labels and attention mask of a step: facts at random, a third of them open; a response takes up what
+    is named with probability 0.7."""
+    n, kinds, facts = len(chosen), chosen % 3, len(hops.FACTS)
+    ids_BL = rows.ids_NL[chosen].copy()
+    named_B3 = np.where(rng.random((n, facts)) < 1 / 3, hops.SIZE, rng.integers(hops.SIZE, size=(n, facts)))
+    heard_B3 = (kinds == 1)[:, None] & (named_B3 < hops.SIZE) & (rng.random((n, facts)) < 0.7)
+    said_B3 = np.where(heard_B3, named_B3, rng.integers(hops.SIZE, size=(n, facts)))
+    row_B = np.arange(n)
+    with_trace, answered = kinds < 2, kinds > 0
+    ids_BL[row_B[answered], rows.answer_N[chosen][answered]] = rng.choice(rows.openings, int(answered.sum()))
+    for k in range(facts):
+        place_B = rows.slots_N3[chosen, k]
+        ids_BL[row_B[with_trace], place_B[with_trace]] = words_3W[k][named_B3[with_trace, k]]
+        # A response is an opening, gift, place and mood.
+        said = rows.answer_N[chosen] + facts - k
+        ids_BL[row_B[answered], said[answered]] = words_3W[k][said_B3[answered, k]]
+    place_L = np.arange(ids_BL.shape[1])[None]
+    inside_BL = place_L < rows.length_N[chosen][:, None]
+    labels_BL = np.where((place_L >= rows.answer_N[chosen][:, None]) & inside_BL, ids_BL, _IGNORED)
+    return ids_BL, labels_BL, inside_BL.astype(np.int64)
