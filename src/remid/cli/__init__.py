@@ -8,7 +8,7 @@ from typing import NoReturn
 import typer
 
 from remid.api import share_processors
-from remid.cli import data, measure, plan, study, verify
+from remid.cli import data, measure, plan, study, train, verify
 from remid.errors import RemidError
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ for _command in (measure.demo, measure.run, measure.respond, measure.report, mea
     app.command()(_command)
 app.add_typer(data.app, name="data")
 app.add_typer(study.app, name="study")
+app.add_typer(train.app, name="train")
 
 
 def main() -> NoReturn:

@@ -1,0 +1,147 @@
+"""How good an estimator is: log q2 of held-out references, with its own traces, without, and with another's.
+
+All figures are in nats per token of the reference, averaged over samples, with the standard error over samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from remid.errors import RenderError
+from remid.lm.chat import ChatRenderer, Message
+from remid.lm.generate import Decoding, generate
+from remid.lm.models import LoadedModel
+from remid.pipeline.prompts import role_play_messages
+from remid.pipeline.reason import trace_messages
+from remid.pipeline.traces import parse_trace
+from remid.train.rewards import Likelihood
+from remid.train.scoring import AdapterScorer, Pair, using
+from remid.types import Sample
+
+#: Chats that are answered together.
+_BATCH = 16
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """Likelihoods of the references, sample by sample (None: cannot be computed), and the traces behind them.
+
+    own: with the sample's trace (where it did not parse: without one). none: without a trace. other: with the trace of
+    the next sample that has one. traces: texts, None where none was written. parsed: whether each follows the format.
+    """
+
+    samples: tuple[str, ...]
+    own: tuple[Likelihood | None, ...]
+    none: tuple[Likelihood | None, ...]
+    other: tuple[Likelihood | None, ...]
+    traces: tuple[str | None, ...]
+    parsed: tuple[bool, ...]
+
+    def summary(self) -> dict[str, Any]:
+        """The figures of a journal's record. gap: own minus other; advantage: own minus none. None where n < 2."""
+        row: dict[str, Any] = {"n": len(self.samples)}
+        row |= _mean("log_q", [_per_token(x) for x in self.own])
+        row |= _mean("log_q_without", [_per_token(x) for x in self.none])
+        row |= _mean("gap", _differences(self.own, self.other))
+        row |= _mean("advantage", _differences(self.own, self.none))
+        known = [x for x in self.own if x is not None]
+        row["perplexity"] = float(np.exp(-sum(x.nats for x in known) / sum(x.tokens for x in known))) if known else None
+        written = [p for p, text in zip(self.parsed, self.traces, strict=True) if text is not None]
+        row["parse_failures"] = 1 - sum(written) / len(written) if written else None
+        return row
+
+
+def evaluate(
+    scorer: AdapterScorer, renderer: ChatRenderer, samples: Sequence[Sample], traces: Mapping[str, str] | None
+) -> HeldOut:
+    """Score the references of samples under q2. traces: texts by sample id, None for an estimator without reasoning."""
+    texts = [None if traces is None else traces.get(sample.sample_id) for sample in samples]
+    features = [None if text is None else parse_trace(text).features for text in texts]
+    others = _next_known(features)
+    ways = [
+        [reference_pair(sample, own, renderer) for sample, own in zip(samples, features, strict=True)],
+        [reference_pair(sample, None, renderer) for sample in samples],
+        [
+            None if own is None or other is None else reference_pair(sample, other, renderer)
+            for sample, own, other in zip(samples, features, others, strict=True)
+        ],
+    ]
+    found = scorer.score("q2", [pair for way in ways for pair in way])
+    n = len(samples)
+    own, none, other = (tuple(found[k * n : (k + 1) * n]) for k in range(3))
+    ids = tuple(sample.sample_id for sample in samples)
+    return HeldOut(ids, own, none, other, tuple(texts), tuple(f is not None for f in features))
+
+
+def write_traces(
+    model: Any,
+    loaded: LoadedModel,
+    renderer: ChatRenderer,
+    samples: Sequence[Sample],
+    form: str,
+    max_new_tokens: int,
+) -> dict[str, str]:
+    """q1's traces by sample id, greedy; a sample whose prompt cannot be rendered or does not fit has none."""
+    prompts: dict[str, list[int]] = {}
+    for sample in samples:
+        ids = prompt_ids(trace_messages(sample, form), renderer)
+        if ids is not None and len(ids) + max_new_tokens <= loaded.max_length:
+            prompts[sample.sample_id] = list(ids)
+    order = sorted(prompts, key=lambda name: (-len(prompts[name]), name))
+    decoding, written = Decoding(max_new_tokens=max_new_tokens), {}
+    with using(model, "q1"):
+        writer = replace(loaded, model=model.get_base_model())
+        for start in range(0, len(order), _BATCH):
+            batch = order[start : start + _BATCH]
+            texts = generate(writer, [prompts[name] for name in batch], renderer.end_of_turn_id, decoding)
+            written |= {name: text for name, (text, _) in zip(batch, texts, strict=True)}
+    return written
+
+
+def reference_pair(sample: Sample, features: str | None, renderer: ChatRenderer) -> Pair | None:
+    """A sample's reference under its prompt, None where either cannot be rendered."""
+    prompt = prompt_ids(role_play_messages(sample, features), renderer)
+    try:
+        return None if prompt is None else Pair(prompt, tuple(renderer.response_ids(sample.reference)))
+    except RenderError:
+        return None
+
+
+def prompt_ids(messages: Sequence[Message], renderer: ChatRenderer) -> tuple[int, ...] | None:
+    """Token ids of a prompt, None where it cannot be rendered."""
+    try:
+        return tuple(renderer.prompt_ids(messages))
+    except RenderError:
+        return None
+
+
+def _next_known(features: Sequence[str | None]) -> list[str | None]:
+    """For each place the next known features of another place, going round; None where there are no other."""
+    n = len(features)
+    return [
+        next((features[(i + k) % n] for k in range(1, n) if features[(i + k) % n] not in (None, features[i])), None)
+        for i in range(n)
+    ]
+
+
+def _per_token(found: Likelihood | None) -> float:
+    return np.nan if found is None else found.mean
+
+
+def _differences(a: Sequence[Likelihood | None], b: Sequence[Likelihood | None]) -> list[float]:
+    return [_per_token(x) - _per_token(y) for x, y in zip(a, b, strict=True)]
+
+
+def _mean(name: str, values: Sequence[float]) -> dict[str, float | int | None]:
+    """Mean, standard error over samples, how many; None where they cannot be told."""
+    known = np.array([v for v in values if np.isfinite(v)])
+    n = len(known)
+    return {
+        name: float(known.mean()) if n else None,
+        f"{name}_se": float(known.std(ddof=1) / np.sqrt(n)) if n > 1 else None,
+        f"{name}_n": n,
+    }

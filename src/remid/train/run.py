@@ -1,0 +1,121 @@
+"""What the stages of one training run share: data, base model with its adapters, scorer, journal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from remid.data import read_benchmark
+from remid.errors import StoreError
+from remid.lm.adapters import new_adapters
+from remid.lm.chat import ChatRenderer
+from remid.lm.models import LoadedModel, find_model, load_model
+from remid.pipeline.progress import Progress
+from remid.pipeline.run import write_json
+from remid.train.config import TrainConfig
+from remid.train.evaluate import write_traces
+from remid.train.examples import Split, refuse_leaks, split_training
+from remid.train.journal import Journal
+from remid.train.scoring import AdapterScorer
+from remid.types import Benchmark, Sample
+
+
+@dataclass
+class TrainRun:
+    """One run in its folder. model: PeftModel with adapters q1 and q2 over the base in `loaded`. stage: in hand now.
+
+    held_traces: what q1 as it is now writes for the held-out samples, None where that is not known yet.
+    """
+
+    config: TrainConfig
+    folder: Path
+    progress: Progress
+    benchmark: Benchmark
+    split: Split
+    loaded: LoadedModel
+    model: Any
+    renderer: ChatRenderer
+    scorer: AdapterScorer
+    journal: Journal
+    stage: str = ""
+    held_traces: dict[str, str] | None = None
+    stage_callbacks: Callable[[TrainRun], list[Any]] = field(default=lambda run: [])
+
+    @property
+    def max_tokens(self) -> int:
+        """Of a prompt and its completion together."""
+        return min(self.config.max_tokens, self.loaded.max_length)
+
+    def draw(self, seed: int) -> list[Sample]:
+        """The prompts of one GRPO stage."""
+        from remid.train.stages import drawn
+
+        return drawn(self.split.train, self.config.grpo.samples, seed)
+
+    def write_traces(self, samples: Sequence[Sample]) -> dict[str, str]:
+        """q1's traces as it is now, by sample id."""
+        form, limit = self.config.trace_format, self.config.grpo.trace_tokens
+        return write_traces(self.model, self.loaded, self.renderer, samples, form, limit)
+
+    def traces_of_held_out(self) -> dict[str, str] | None:
+        """q1's traces of the held-out samples, written once for each q1; None where there is no reasoning."""
+        if self.config.reasoning and self.held_traces is None:
+            self.held_traces = self.write_traces(self.split.held_out)
+        return self.held_traces
+
+    def callbacks(self) -> list[Any]:
+        """What watches a stage while it trains."""
+        return self.stage_callbacks(self)
+
+    def note(self, text: str, **record: Any) -> None:
+        """A line for the user and a record in the journal."""
+        self.progress.say(f"{self.stage}: {text}")
+        self.journal.add({"kind": "note", "stage": self.stage, "text": text, **record})
+
+
+def open_run(config: TrainConfig, folder: Path, progress: Progress) -> TrainRun:
+    """Read the data, refuse leaks, load the base once, and put fresh adapters on it.
+
+    Raises DataError, ConfigError, ModelError; StoreError where the folder belongs to another run.
+    """
+    benchmark = read_benchmark(config.data, mapping=config.mapping, taxonomy=config.taxonomy)
+    split = split_training(benchmark, config.limit, config.holdout, config.seed)
+    refuse_leaks((*split.train, *split.held_out), benchmark.test)
+    source = find_model(config.model)
+    _claim(folder, config, split.digest, source.fingerprint)
+    progress.say(f"loading {source.name}")
+    loaded = load_model(source, device=config.device, dtype=config.dtype, trust_remote_code=config.trust_remote_code)
+    model = new_adapters(loaded.model, config.lora, ("q1", "q2"), config.seed)
+    limit = min(config.max_tokens, loaded.max_length)
+    return TrainRun(
+        config,
+        folder,
+        progress,
+        benchmark,
+        split,
+        loaded,
+        model,
+        ChatRenderer(loaded.tokenizer),
+        AdapterScorer(model, loaded, limit),
+        Journal(folder),
+    )
+
+
+def _claim(folder: Path, config: TrainConfig, data: str, base: str) -> None:
+    """Write what the run is made from, or compare it with what is there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "train.json"
+    mine = {"config": config.model_dump(mode="json"), "data": data, "base": base}
+    if not path.exists():
+        write_json(path, mine)
+        return
+    theirs = json.loads(path.read_text(encoding="utf-8"))
+    if theirs != mine:
+        changed = [key for key in mine["config"] if theirs["config"].get(key) != mine["config"][key]]
+        changed += [key for key in ("data", "base") if theirs[key] != mine[key]]
+        raise StoreError(
+            f"{folder}: holds a training run with other settings ({', '.join(changed)}); use another --out"
+        )

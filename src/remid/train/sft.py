@@ -1,0 +1,80 @@
+"""Supervised stages on TRL's SFTTrainer: one adapter learns completions, and nothing but completions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from remid.train.config import SftSettings
+from remid.train.examples import Example
+
+_IGNORED = -100  # the label that transformers leaves out of the loss
+
+
+def run_sft(
+    model: Any,
+    adapter: str,
+    examples: Sequence[Example],
+    tokenizer: Any,
+    settings: SftSettings,
+    out: Path,
+    *,
+    seed: int,
+    callbacks: Sequence[Any] = (),
+) -> None:
+    """Train `adapter` of the PeftModel on the examples, in place; a run that was broken off goes on in `out`.
+
+    The loss is the mean over completion tokens of a batch, end of turn included. Raises ValueError without examples.
+    """
+    from datasets import Dataset
+    from trl import SFTConfig, SFTTrainer
+
+    from remid.lm.adapters import activate
+    from remid.train.resume import last_checkpoint
+
+    if not examples:
+        raise ValueError("there is nothing to learn from")
+    activate(model, adapter)
+    rows = [
+        {
+            "input_ids": [*e.prompt_ids, *e.completion_ids],
+            "labels": [_IGNORED] * len(e.prompt_ids) + list(e.completion_ids),
+        }
+        for e in examples
+    ]
+    on_cpu = model.device.type == "cpu"
+    config = SFTConfig(
+        output_dir=str(out),
+        num_train_epochs=settings.epochs,
+        learning_rate=settings.rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=0.03,  # below 1: a share of the steps
+        per_device_train_batch_size=min(settings.micro, settings.batch),
+        gradient_accumulation_steps=max(1, settings.batch // settings.micro),
+        max_length=None,  # what is too long was left out and counted before; nothing is cut here
+        dataset_kwargs={"skip_prepare_dataset": True},
+        train_sampling_strategy="group_by_length",
+        gradient_checkpointing=not on_cpu,
+        bf16=not on_cpu,
+        use_cpu=on_cpu,
+        logging_steps=1,
+        logging_first_step=True,
+        save_strategy="steps",
+        save_steps=50,
+        save_total_limit=1,
+        report_to="none",
+        disable_tqdm=True,
+        seed=seed,
+        data_seed=seed,
+        dataloader_num_workers=0,
+        dataloader_pin_memory=not on_cpu,
+    )
+    trainer = SFTTrainer(
+        model=model,
+        args=config,
+        train_dataset=Dataset.from_list(rows),
+        processing_class=tokenizer,
+        callbacks=list(callbacks),
+    )
+    trainer.train(resume_from_checkpoint=last_checkpoint(out))

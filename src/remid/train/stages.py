@@ -1,0 +1,148 @@
+"""The stages of training an estimator, each a function of the run: cold start, GRPO on q1, roll-out, GRPO on q2."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from remid.pipeline.prompts import role_play_messages
+from remid.pipeline.reason import trace_messages
+from remid.pipeline.traces import parse_trace
+from remid.train.evaluate import prompt_ids, reference_pair
+from remid.train.examples import Example, q1_example, q2_example
+from remid.train.grpo import run_grpo
+from remid.train.rewards import Completion, Likelihood, RewardBatch, response_parts, response_shape_reward, trace_parts
+from remid.train.run import TrainRun
+from remid.train.scoring import Pair
+from remid.train.sft import run_sft
+from remid.types import Sample
+
+
+def cold_start(run: TrainRun, adapter: str, traces: Mapping[str, str], out: Path, seed: int) -> None:
+    """SFT of q1 (input -> trace) or q2 (input and core features -> response) on traces."""
+    examples: list[Example] = []
+    left_out: Counter[str] = Counter()
+    form, limit = run.config.trace_format, run.max_tokens
+    for sample in run.split.train:
+        text = traces.get(sample.sample_id)
+        if adapter == "q1":
+            made = "no trace" if text is None else q1_example(sample, text, form, run.renderer, limit)
+        else:
+            features = None if text is None else parse_trace(text).features
+            if run.config.reasoning and features is None:
+                made = "no trace that parses"
+            else:
+                made = q2_example(sample, features, run.renderer, limit)
+        if isinstance(made, str):
+            left_out[made] += 1
+        else:
+            examples.append(made)
+    run.note(f"{adapter}: {len(examples)} examples", left_out=dict(left_out), n=len(examples))
+    settings = run.config.sft
+    run_sft(run.model, adapter, examples, run.loaded.tokenizer, settings, out, seed=seed, callbacks=run.callbacks())
+
+
+def improve_traces(run: TrainRun, out: Path, seed: int) -> None:
+    """GRPO on q1: traces under which q2 finds the reference likely."""
+    how, samples = run.config.grpo, run.draw(seed)
+    known = {sample.sample_id: sample for sample in samples}
+    without = _without(run, samples) if how.reward == "advantage" else {}
+
+    def compute(said: Sequence[Completion]) -> list[Mapping[str, float] | None]:
+        features = [parse_trace(one.text).features for one in said]
+        pairs = [reference_pair(known[one.sample], own, run.renderer) for one, own in zip(said, features, strict=True)]
+        rows: list[Mapping[str, float] | None] = []
+        for one, own, found in zip(said, features, run.scorer.score("q2", pairs), strict=True):
+            if found is None or (how.reward == "advantage" and without.get(one.sample) is None):
+                rows.append(None)
+                continue
+            tokens = len(run.loaded.tokenizer(own, add_special_tokens=False)["input_ids"]) if own else 0
+            rows.append(trace_parts(one.text, found, without.get(one.sample), tokens, run.config.trace_format, how))
+        return rows
+
+    form = run.config.trace_format
+    rows = [_row(s.sample_id, trace_messages(s, form)) for s in samples]
+    weights = {"likelihood": how.likelihood, "format": how.format, "length": how.length}
+    rewards = RewardBatch(compute, weights, _parses, run.renderer.end_of_turn_id, run.journal.show)
+    _grpo(run, "q1", rows, rewards, how.trace_tokens, (out, seed))
+
+
+def improve_responses(run: TrainRun, traces: Mapping[str, str], out: Path, seed: int) -> None:
+    """GRPO on q2: responses that the frozen reference model ("ref") finds as likely as the reference response."""
+    how, samples = run.config.grpo, run.draw(seed)
+    features = {s.sample_id: parse_trace(traces.get(s.sample_id, "")).features for s in samples}
+    prompts = {s.sample_id: prompt_ids(role_play_messages(s, features[s.sample_id]), run.renderer) for s in samples}
+    samples = [s for s in samples if prompts[s.sample_id] is not None]
+    golden_pairs = [reference_pair(s, features[s.sample_id], run.renderer) for s in samples]
+    golden = dict(zip((s.sample_id for s in samples), run.scorer.score("ref", golden_pairs), strict=True))
+
+    def compute(said: Sequence[Completion]) -> list[Mapping[str, float] | None]:
+        pairs = [Pair(prompts[one.sample] or (), one.ids) for one in said]
+        rows: list[Mapping[str, float] | None] = []
+        for one, found in zip(said, run.scorer.score("ref", pairs), strict=True):
+            reference = golden[one.sample]
+            known = found is not None and reference is not None
+            rows.append(response_parts(one, found, reference, how) if known else None)  # type: ignore[arg-type]
+        return rows
+
+    rows = [_row(s.sample_id, role_play_messages(s, features[s.sample_id])) for s in samples]
+    weights = {"typical": how.typical, "shape": how.shape}
+    rewards = RewardBatch(compute, weights, _well_formed, run.renderer.end_of_turn_id, run.journal.show)
+    _grpo(run, "q2", rows, rewards, how.response_tokens, (out, seed))
+
+
+def _grpo(
+    run: TrainRun,
+    adapter: str,
+    rows: list[dict[str, Any]],
+    rewards: RewardBatch,
+    max_new_tokens: int,
+    place: tuple[Path, int],
+) -> None:
+    """place: folder for checkpoints, and seed."""
+    out, seed = place
+    run_grpo(
+        run.model,
+        adapter,
+        renderer=run.renderer,
+        tokenizer=run.loaded.tokenizer,
+        rows=rows,
+        rewards=rewards.functions,
+        weights=list(rewards.weights.values()),
+        settings=run.config.grpo,
+        max_new_tokens=max_new_tokens,
+        out=out,
+        seed=seed,
+        callbacks=run.callbacks(),
+    )
+
+
+def _parses(one: Completion) -> bool:
+    return parse_trace(one.text).features is not None
+
+
+def _well_formed(one: Completion) -> bool:
+    return response_shape_reward(one.text, one.finished) > 0
+
+
+def _row(sample_id: str, messages: Sequence[Any]) -> dict[str, Any]:
+    return {"sample_id": sample_id, "prompt": [{"role": m.role, "content": m.content} for m in messages]}
+
+
+def _without(run: TrainRun, samples: Sequence[Sample]) -> dict[str, Likelihood | None]:
+    pairs = [reference_pair(sample, None, run.renderer) for sample in samples]
+    found = run.scorer.score("q2", pairs)
+    return dict(zip((sample.sample_id for sample in samples), found, strict=True))
+
+
+def drawn(train: Sequence[Sample], count: int, seed: int) -> list[Sample]:
+    """So many training samples in a random order, each as often as any other give or take one."""
+    rng = np.random.default_rng(seed)
+    order: list[int] = []
+    while len(order) < count:
+        order += rng.permutation(len(train)).tolist()
+    return [train[i] for i in order[:count]]
