@@ -1,4 +1,4 @@
-"""The commands that study the measurement itself: remid study sample-size, remid study traces."""
+"""The commands that study the measurement itself: remid study sample-size, remid study traces, remid study ablation."""
 
 # A command's options are its parameters, however many they are.
 # ruff: noqa: PLR0913, PLR0917
@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from remid.report.sheet import Section
 
 app = typer.Typer(
-    help="Study the measurement itself: how it moves with sample size and with the trace.", no_args_is_help=True
+    help="Study the measurement itself: how it moves with sample size, with the trace, and with its training.",
+    no_args_is_help=True,
 )
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for result.json and study.html.")]
 
@@ -126,6 +127,54 @@ def traces(
     result = traces_study(config, out, Progress(not quiet), settings=settings)
     manifest = {key: result[key] for key in ("config", "benchmark", "model", "traces")}
     _leave(out, TITLE, LEDE, traces_sections(result), result, manifest)
+
+
+@app.command("ablation")
+def ablation(
+    data: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Benchmarks with a training split; or give them in --config, or --world."),
+    ] = None,
+    out: Out = Path("runs/ablation"),
+    world: Annotated[
+        str | None, typer.Option(help="hops: a world of text with known answers, its own model and settings.")
+    ] = None,
+    arms: Annotated[
+        str,
+        typer.Option(
+            help="Comma-separated: full, sft, sft-longer, none, none-longer, extractive, extractive-sft, model-sft, "
+            "long-sft (docs/ablation.md)."
+        ),
+    ] = "full,sft,none",
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings per arm.")] = 3,
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", "-c", help="TOML or JSON with settings of the training (docs/training.md)."),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=2, help="Test samples per shift at most.")] = None,
+    confidence: Confidence = 0.95,
+    quiet: Quiet = False,
+) -> None:
+    """Train with and without reasoning and CoRL, and compare perplexities. The same command resumes."""
+    from remid.errors import ConfigError
+    from remid.pipeline.progress import Progress
+    from remid.study.ablation import ablation_study, given_material
+    from remid.study.ablation_world import hops_material
+    from remid.study.show_ablation import LEDE, TITLE, ablation_sections
+    from remid.train.config import read_settings
+
+    if world not in {None, "hops"}:
+        raise ConfigError(f"world: no {world}; there is hops")
+    if world is not None and data:
+        raise ConfigError("world: brings its own data; leave DATA out, or --world")
+    progress, settings = Progress(not quiet), read_settings(config) if config is not None else {}
+    if data:
+        settings["data"] = data
+    material = given_material(settings) if world is None else hops_material(out / "world", settings, progress)
+    names = [name.strip() for name in arms.split(",") if name.strip()]
+    result = ablation_study(material, names, seeds, out, progress, limit=limit, confidence=confidence)
+    manifest = {key: result[key] for key in ("config", "n_seeds", "confidence")}
+    _leave(out, TITLE, LEDE, ablation_sections(result), result, manifest)
 
 
 def _leave(

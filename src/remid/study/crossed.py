@@ -58,7 +58,7 @@ def crossed_mean(values_SI: FloatArray) -> Crossed:
 def crossed_ratio(top_SI: FloatArray, bottom_SI: FloatArray) -> Crossed:
     """Ratio of the two means; its error is that of the mean of (top - ratio bottom) / mean bottom (delta method)."""
     below = float(bottom_SI.mean()) if bottom_SI.size else float("nan")
-    if not below:
+    if not below or not np.isfinite(below):
         return Crossed(float("nan"), float("nan"), float("nan"), float("nan"))
     ratio = float(top_SI.mean()) / below
     error = crossed_mean((top_SI - ratio * bottom_SI) / below)
