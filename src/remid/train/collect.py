@@ -1,0 +1,181 @@
+"""Where the first traces come from: the data, an extractive rule, or a model that is shown the reference.
+
+The model writes what somebody who knows the reference would have planned. What it writes is a target for q1, which
+does not know the reference, so a trace that quotes it is refused and counted: q1 could not learn to write it, and q2
+would learn to copy.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from remid.engine.work import Chat, WritingEngine
+from remid.errors import ConfigError
+from remid.lm.chat import RENDER_VERSION, Message
+from remid.lm.generate import Decoding
+from remid.pipeline.progress import Progress
+from remid.pipeline.reason import trace_messages
+from remid.pipeline.score import prompt_key
+from remid.pipeline.store import Store, content_key
+from remid.pipeline.traces import COMPACT_HEADING, compact_from_full, parse_trace
+from remid.train.extract import extract, quotes_reference, rarity
+from remid.types import Sample
+
+if TYPE_CHECKING:
+    from remid.train.config import TraceOrigin
+    from remid.train.run import TrainRun
+
+#: Words in a row. A model that plans an answer falls into common turns of phrase, so more than the rule's four.
+_QUOTE = 6
+_ASK = (
+    "\nThe character's next line is given below the dialogue. Describe what it does and how it sounds, as somebody would "
+    "have planned it who knows the character, the user and the dialogue but has not seen the line. Do not quote it."
+)
+_OPENING = {"compact": f"{COMPACT_HEADING}\nContent:", "full": ""}
+_FULL_TOKENS = 1024  # three trials need room
+
+
+@dataclass(slots=True)
+class Collected:
+    """Traces that parse, in the format asked for, by sample id; why the others are missing; what made them."""
+
+    source: TraceOrigin
+    texts: dict[str, str] = field(default_factory=dict)
+    failures: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True, slots=True)
+class Author:
+    """A model that writes traces. identity: what its texts depend on, apart from what is asked. open: makes the engine
+    for these chats and agrees on their cost."""
+
+    identity: Sequence[Any]
+    open: Callable[[Decoding, Sequence[Chat]], WritingEngine]
+    max_tokens: int
+
+
+def collect_training_traces(run: TrainRun, author: Author | None = None) -> Mapping[str, str]:
+    """Traces for the run's training samples from where its settings say; how many failed, and why, is noted.
+
+    author: of traces from a model (None: the run's own base, without its adapters); for a server or a cluster
+    Author(engines.identity, engines.writing, ...) of an opened Engines. Raises ConfigError where there are none at all.
+    """
+    config = run.config
+    samples = run.split.train
+    source = origin(samples, config.traces)
+    if source == "model":
+        with Store(run.folder) as store, nullcontext(author) if author else _base(run) as who:
+            found = written(samples, config.trace_format, who, store, run.progress)
+    else:
+        found = from_data(samples, config.trace_format) if source == "data" else extracted(samples, config.trace_format)
+    run.note(f"{len(found.texts)} of {len(samples)} traces ({source})", source=source, failures=dict(found.failures))
+    if not found.texts:
+        why = "; ".join(f"{reason} ({n})" for reason, n in found.failures.most_common(3))
+        raise ConfigError(f"traces: no training sample has one ({why}); use --traces extractive, which needs no model")
+    return found.texts
+
+
+@contextmanager
+def _base(run: TrainRun) -> Iterator[Author]:
+    """The run's base model as an author, its adapters switched off meanwhile."""
+    from remid.engine.local import LocalEngine
+    from remid.train.scoring import using
+
+    loaded = replace(run.loaded, model=run.model.get_base_model())
+    identity = [loaded.source.fingerprint, loaded.dtype, loaded.device.type]
+    with using(run.model, None):
+        yield Author(identity, lambda decoding, chats: LocalEngine(loaded, decoding), run.config.grpo.trace_tokens)
+
+
+def origin(samples: Sequence[Sample], asked: TraceOrigin) -> TraceOrigin:
+    """The source that "auto" stands for: the data if every sample has a trace that parses, else extraction."""
+    if asked != "auto":
+        return asked
+    return "data" if all(parse_trace(sample.trace or "").features for sample in samples) else "extractive"
+
+
+def extracted(samples: Sequence[Sample], form: str) -> Collected:
+    """Extractive traces (extract.py), words weighted by how rare they are in these samples."""
+    rare = rarity(samples)
+    return Collected("extractive", {sample.sample_id: extract(sample, rare, form) for sample in samples})
+
+
+def from_data(samples: Sequence[Sample], form: str) -> Collected:
+    """The samples' own traces, made compact where that is asked; a compact one cannot be made full."""
+    found = Collected("data")
+    for sample in samples:
+        if sample.trace is None:
+            found.failures["no trace"] += 1
+        else:
+            _keep(found, sample, sample.trace, form)
+    return found
+
+
+def written(samples: Sequence[Sample], form: str, author: Author, store: Store, progress: Progress) -> Collected:
+    """Traces that a model writes to samples and their references. What is in the store is not written again."""
+    decoding = Decoding(max_new_tokens=max(author.max_tokens, _FULL_TOKENS if form == "full" else 0))
+    generator = content_key([*author.identity, form, asdict(decoding), _ASK, _OPENING[form], RENDER_VERSION])
+    jobs = {sample.sample_id: tuple(hindsight_messages(sample, form)) for sample in samples}
+    keys = {sample_id: prompt_key(messages) for sample_id, messages in jobs.items()}
+    done = store.generations(generator)
+    todo = {keys[i]: messages for i, messages in jobs.items() if keys[i] not in done}
+    missing: dict[str, str] = {}
+    if todo:
+        order = sorted(todo)
+        chats = [Chat(todo[key], _OPENING[form]) for key in order]
+        writer = author.open(decoding, chats)
+        progress.say(f"traces: {writer.name}, which is shown the references")
+        with progress.stage("writing traces", len(order)) as step:
+            for batch in writer.write(chats):
+                missing |= {order[w.chat]: _reason(w.missing) for w in batch if w.text is None}
+                rows = [(order[w.chat], _whole(w.text, form), w.finished) for w in batch if w.text is not None]
+                store.add_generations(generator, rows)
+                step(len(batch))
+        done = store.generations(generator)
+    found = Collected("model")
+    for sample in samples:
+        key = keys[sample.sample_id]
+        if key not in done:
+            found.failures[missing.get(key, "not written")] += 1
+        else:
+            _keep(found, sample, done[key][0], form, quoting=False)
+    return found
+
+
+def hindsight_messages(sample: Sample, form: str) -> list[Message]:
+    """The chat that asks for a trace of a sample whose reference is shown."""
+    system, situation = trace_messages(sample, form)
+    shown = f"{situation.content}\n\n# The character's next line\n{sample.reference}"
+    return [Message(system.role, system.content + _ASK), Message(situation.role, shown)]
+
+
+def _keep(found: Collected, sample: Sample, text: str, form: str, *, quoting: bool = True) -> None:
+    """Add a trace in the format asked for, or count why not. quoting: whether it may quote the reference."""
+    parsed = parse_trace(text)
+    if parsed.features is None:
+        found.failures[parsed.failure or "does not parse"] += 1
+    elif not quoting and quotes_reference(parsed.features, sample, _QUOTE):
+        found.failures["quotes the reference"] += 1
+    elif text.lstrip().startswith(COMPACT_HEADING) == (form == "compact"):
+        found.texts[sample.sample_id] = text.replace("\r\n", "\n").strip()
+    elif form == "compact" and (compact := compact_from_full(text)) is not None:
+        found.texts[sample.sample_id] = compact
+    else:
+        found.failures[f"not in the {form} format, nor to be made so"] += 1
+
+
+def _whole(text: str, form: str) -> str:
+    """The trace with the words that were begun for the model; what follows a compact one's two lines is not it."""
+    if form == "full":
+        return text
+    whole = text if text.lstrip().startswith(COMPACT_HEADING) else f"{_OPENING[form]} {text.strip()}"
+    return "\n".join([line for line in whole.splitlines() if line.strip()][:3])
+
+
+def _reason(missing: str | None) -> str:
+    """Without the numbers of the one sample, so that equal reasons are counted together."""
+    return (missing or "no text").partition(":")[0].partition(" of ")[0]
