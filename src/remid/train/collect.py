@@ -7,6 +7,7 @@ would learn to copy.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -32,8 +33,8 @@ if TYPE_CHECKING:
 #: Words in a row. A model that plans an answer falls into common turns of phrase, so more than the rule's four.
 _QUOTE = 6
 _ASK = (
-    "\nThe character's next line is given below the dialogue. Describe what it does and how it sounds, as somebody would "
-    "have planned it who knows the character, the user and the dialogue but has not seen the line. Do not quote it."
+    "\nThe character's next line is given below the dialogue. Describe what it does and how it sounds, as somebody "
+    "would have planned it who knows the character, the user and the dialogue but has not seen it. Do not quote the line."
 )
 _OPENING = {"compact": f"{COMPACT_HEADING}\nContent:", "full": ""}
 _FULL_TOKENS = 1024  # three trials need room
@@ -178,4 +179,4 @@ def _whole(text: str, form: str) -> str:
 
 def _reason(missing: str | None) -> str:
     """Without the numbers of the one sample, so that equal reasons are counted together."""
-    return (missing or "no text").partition(":")[0].partition(" of ")[0]
+    return re.sub(r"\d+", "N", (missing or "no text").partition(":")[0])

@@ -7,7 +7,7 @@ in a row that only the reference has is cut until it does not. So q1 can learn t
 q2 learns to rely on is something that q1 can give it.
 
 Words are compared by their first letters, so that "teacher" finds "teaching"; scripts without spaces, and Korean, by
-pairs of characters. A word counts by how rare it is among the texts of its language in the data; the most common do not.
+pairs of characters. A word counts by how rare it is among the texts of its language in the data; common ones do not.
 """
 
 from __future__ import annotations
