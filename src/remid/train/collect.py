@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _QUOTE = 6
 _ASK = (
     "\nThe character's next line is given below the dialogue. Describe what it does and how it sounds, as somebody "
-    "would have planned it who knows the character, the user and the dialogue but has not seen it. Do not quote the line."
+    "would have planned it who knows character, user and dialogue but has not seen the line. Do not quote the line."
 )
 _OPENING = {"compact": f"{COMPACT_HEADING}\nContent:", "full": ""}
 _FULL_TOKENS = 1024  # three trials need room
