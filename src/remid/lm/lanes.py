@@ -62,35 +62,65 @@ class _Told(Generic[T]):
 
 
 class Pool:
-    """Parts that are not taken yet. Neighbours share beginnings, so each taker gets a run of them: a share of what is
-    left, which becomes smaller towards the end, so that all end together."""
+    """Parts that are not taken yet. Neighbours share beginnings, so every taker has a run of them, all runs of about
+    the same cost; whoever has finished his own takes over half of what the one with the most left still has."""
 
     def __init__(self, work: Sequence[Work], parts: Sequence[Part], takers: int) -> None:
-        self._work, self._parts, self._takers = work, parts, takers
-        self._cost = [_rows(work[w], ks) for w, ks in parts]
-        self._left = sum(self._cost)
-        self._next = 0
+        self._work, self._parts = work, parts
+        self._cost = [sum(len(work[w].continuations[k]) for k in ks) for w, ks in parts]
+        self._runs = self._begin(takers)
+        self._walking = 0
         self._lock = threading.Lock()
 
     def walk(self) -> Iterator[tuple[int, int]]:
-        """(part, tokens kept of the prompt before) of one taker, until nothing is left."""
-        before: tuple[int, ...] = ()
-        while taken := self._take():
-            for number in taken:
-                prompt = self._work[self._parts[number][0]].prompt
-                # The last token always runs: what follows it is read off its row.
-                yield number, min(shared(before, prompt), len(prompt) - 1)
-                before = prompt
-
-    def _take(self) -> range:
+        """(part, tokens kept of the prompt before) of the next taker, until nothing is left."""
         with self._lock:
-            first, wanted = self._next, self._left / (2 * self._takers)
-            taken = 0
-            while self._next < len(self._parts) and (self._next == first or taken + self._cost[self._next] <= wanted):
-                taken += self._cost[self._next]
-                self._next += 1
-            self._left -= taken
-            return range(first, self._next)
+            taker = self._walking
+            self._walking += 1
+        before: tuple[int, ...] = ()
+        while (number := self._take(taker)) is not None:
+            prompt = self._work[self._parts[number][0]].prompt
+            # The last token always runs: what follows it is read off its row.
+            yield number, min(shared(before, prompt), len(prompt) - 1)
+            before = prompt
+
+    def _take(self, taker: int) -> int | None:
+        with self._lock:
+            start, stop = self._runs[taker]
+            if start == stop:
+                start, stop = self._take_over()
+            if start == stop:
+                return None
+            self._runs[taker] = start + 1, stop
+            return start
+
+    def _take_over(self) -> tuple[int, int]:
+        """The end of the longest run, cut where both halves take the same time; its owner keeps the beginning."""
+        owner = max(range(len(self._runs)), key=lambda k: self._total(*self._runs[k]))
+        start, stop = self._runs[owner]
+        if start == stop:
+            return stop, stop
+        cut = min(range(start, stop), key=lambda c: max(self._total(start, c), self._total(c, stop)))
+        self._runs[owner] = start, cut
+        return cut, stop
+
+    def _begin(self, takers: int) -> list[tuple[int, int]]:
+        runs = [(0, len(self._parts))]
+        while len(runs) < takers:
+            longest = max(range(len(runs)), key=lambda k: self._total(*runs[k]))
+            start, stop = runs[longest]
+            cuts = range(start + 1, stop)
+            if not cuts:
+                runs.append((stop, stop))
+                continue
+            cut = min(cuts, key=lambda c: max(self._total(start, c), self._total(c, stop)))
+            runs[longest : longest + 1] = [(start, cut), (cut, stop)]
+        return runs
+
+    def _total(self, start: int, stop: int) -> int:
+        """Tokens that a run takes whoever begins it: its continuations, and each of its prompts once."""
+        prompts = {self._parts[number][0] for number in range(start, stop)}
+        return sum(self._cost[start:stop]) + sum(len(self._work[w].prompt) for w in prompts)
 
 
 def run_lanes(lanes: int, body: Callable[[], Iterator[T]]) -> Iterator[T]:
@@ -139,7 +169,3 @@ def run_lanes(lanes: int, body: Callable[[], Iterator[T]]) -> Iterator[T]:
         torch.set_num_threads(threads)  # what threads that are started later begin with
     if errors:
         raise errors[0]
-
-
-def _rows(item: Work, ks: Sequence[int]) -> int:
-    return len(item.prompt) + sum(len(item.continuations[k]) for k in ks)

@@ -18,6 +18,7 @@ from remid.lm.adapters import frozen_copy, load_weights, read_chain, write_adapt
 from remid.pipeline.progress import Progress
 from remid.pipeline.prompts import PROMPT_VERSION
 from remid.pipeline.run import write_json
+from remid.pipeline.traces import parse_trace
 from remid.train.collect import collect_training_traces
 from remid.train.config import TrainConfig
 from remid.train.evaluate import evaluate
@@ -54,7 +55,7 @@ def train_corl(
     best = history.keep("cold start")
     without_gain = 0
     for number in range(1, config.rounds + 1):
-        _round(run, history, number)
+        traces = _round(run, history, number, traces)
         score = history.keep(f"round {number}")
         without_gain = 0 if score > best else without_gain + 1
         best = max(best, score)
@@ -65,9 +66,10 @@ def train_corl(
     return out / "estimator"
 
 
-def _round(run: TrainRun, history: _History, number: int) -> None:
+def _round(run: TrainRun, history: _History, number: int, before: Traces) -> Traces:
+    """One round; returns the traces that q2 was trained on. before: those of the round before."""
     history.stage(f"grpo-q1-{number}", "q1", lambda folder, seed: improve_traces(run, folder, seed))
-    traces = _roll_out(run, number)
+    traces = _roll_out(run, number, before)
     history.stage(f"sft-q2-{number}", "q2", lambda folder, seed: cold_start(run, "q2", traces, folder, seed))
 
     def responses(folder: Path, seed: int) -> None:
@@ -75,6 +77,7 @@ def _round(run: TrainRun, history: _History, number: int) -> None:
         improve_responses(run, traces, folder, seed)
 
     history.stage(f"grpo-q2-{number}", "q2", responses)
+    return traces
 
 
 class _History:
@@ -175,8 +178,8 @@ def _first_traces(run: TrainRun) -> Traces:
     return found
 
 
-def _roll_out(run: TrainRun, number: int) -> Traces:
-    """What the new q1 writes for all training samples; those that do not parse stay out of the next stage."""
+def _roll_out(run: TrainRun, number: int, before: Traces) -> Traces:
+    """What the new q1 writes for all training samples; where that does not parse, the trace from before."""
     path = run.folder / f"traces-{number}.json"
     if path.exists():
         known: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
@@ -184,6 +187,9 @@ def _roll_out(run: TrainRun, number: int) -> Traces:
     run.stage = f"rollout-{number}"
     begin = time.perf_counter()
     written = run.write_traces(run.split.train)
-    run.note(f"{len(written)} traces written", seconds=time.perf_counter() - begin)
-    write_json(path, written)
-    return written
+    new = {name: text for name, text in written.items() if parse_trace(text).features is not None}
+    told = f"{len(new)} of {len(run.split.train)} new traces follow the format"
+    run.note(told, parsed=len(new), n=len(run.split.train), seconds=time.perf_counter() - begin)
+    traces = {**before, **new}
+    write_json(path, traces)
+    return traces

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from remid.errors import ConfigError
 from remid.train.config import SftSettings
 from remid.train.examples import Example
 
@@ -25,16 +26,20 @@ def run_sft(
 ) -> None:
     """Train `adapter` of the PeftModel on the examples, in place; a run that was broken off goes on in `out`.
 
-    The loss is the mean over completion tokens of a batch, end of turn included. Raises ValueError without examples.
+    The loss is the mean over completion tokens of a batch, end of turn included. Raises ConfigError without examples.
     """
     from datasets import Dataset
+    from transformers.trainer_callback import PrinterCallback
     from trl import SFTConfig, SFTTrainer
 
     from remid.lm.adapters import activate
     from remid.train.resume import last_checkpoint
 
     if not examples:
-        raise ValueError("there is nothing to learn from")
+        raise ConfigError(
+            f"{adapter}: no training sample is left to learn from (too long for --max-tokens, or without a trace that "
+            "parses; train.jsonl says how many)"
+        )
     activate(model, adapter)
     rows = [
         {
@@ -77,4 +82,5 @@ def run_sft(
         processing_class=tokenizer,
         callbacks=list(callbacks),
     )
+    trainer.remove_callback(PrinterCallback)  # the journal's callback says what there is to say
     trainer.train(resume_from_checkpoint=last_checkpoint(out))

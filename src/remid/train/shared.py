@@ -1,0 +1,91 @@
+"""Log-probabilities of completions with gradients, each prompt run once for all of its completions.
+
+Completions of one prompt are packed behind it into one row: each sees the prompt and its own past, at the positions
+that it would have alone. So G completions cost P + G T tokens instead of G (P + T), forwards and backwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from remid.lm.layouts import attends_fully
+
+Ids = Sequence[int]
+#: Mean disagreement with scoring one by one, nats per token, above which a model is not run packed.
+_TOLERANCE = 1e-3
+
+
+def completion_logps(
+    model: Any, prompts: Sequence[Ids], completions: Sequence[Ids], temperature: float = 1.0, *, packed: bool = True
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Per completion the log-probability (T,) of each of its tokens, with gradient, and the entropies (T,) in nats.
+
+    Logits are divided by the temperature; the softmax is in float32. packed: share equal prompts; False runs every
+    completion with its prompt by itself. Completions have at least one token.
+    """
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for place, prompt in enumerate(prompts):
+        groups.setdefault((*prompt, -1 - place * (not packed)), []).append(place)
+    logps: list[Tensor | None] = [None] * len(prompts)
+    entropies: list[Tensor | None] = [None] * len(prompts)
+    for key, places in groups.items():
+        found = _group(model, key[:-1], [completions[k] for k in places], temperature)
+        for place, (logp_T, entropy_T) in zip(places, found, strict=True):
+            logps[place], entropies[place] = logp_T, entropy_T
+    return logps, entropies  # type: ignore[return-value]
+
+
+def packs(model: Any) -> bool:
+    """Whether packed log-probabilities agree with those one by one. Models with windows or states are not asked."""
+    if not attends_fully(model):
+        return False  # the probe is too short to show it
+    vocabulary = int(model.get_input_embeddings().weight.shape[0])
+    ids = [(7 * k + 11) % vocabulary for k in range(60)]
+    prompts, completions = [ids[:20]] * 3, [ids[20:30], ids[30:31], ids[31:45]]
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            one_by_one, _ = completion_logps(model, prompts, completions, packed=False)
+            together, _ = completion_logps(model, prompts, completions)
+    except (RuntimeError, ValueError, TypeError):  # a model that takes no mask of ours may say so in any way
+        return False
+    finally:
+        model.train(training)
+    return float((torch.cat(one_by_one) - torch.cat(together)).abs().mean()) < _TOLERANCE
+
+
+def _group(
+    model: Any, prompt: Sequence[int], completions: Sequence[Ids], temperature: float
+) -> list[tuple[Tensor, Tensor]]:
+    device, start = model.device, len(prompt)
+    fed = [list(c[:-1]) for c in completions]  # nothing is read after a completion's last token
+    ids = [*prompt, *(token for c in fed for token in c)]
+    positions = [*range(start), *(p for c in fed for p in range(start, start + len(c)))]
+    owner = torch.tensor([-1] * start + [k for k, c in enumerate(fed) for _ in c], device=device)
+    at = torch.arange(len(ids), device=device)
+    seen = ((owner[None] == -1) | (owner[None] == owner[:, None])) & (at[None] <= at[:, None])
+    mask = torch.zeros(seen.shape, dtype=model.dtype, device=device).masked_fill_(~seen, torch.finfo(model.dtype).min)
+    rows, bounds = [], []
+    first = start
+    for c in fed:
+        rows += [start - 1, *range(first, first + len(c))]
+        bounds.append(len(c) + 1)
+        first += len(c)
+    out = model(
+        input_ids=torch.tensor([ids], device=device),
+        position_ids=torch.tensor([positions], device=device),
+        attention_mask=mask[None, None],
+        use_cache=False,
+        logits_to_keep=torch.tensor(rows, device=device),
+    )
+    targets = torch.tensor([token for c in completions for token in c], device=device)
+    logp_RV = torch.log_softmax(out.logits[0].float() / temperature, dim=-1)
+    logp_R = logp_RV.gather(1, targets[:, None])[:, 0]
+    with torch.no_grad():
+        entropy_R = -(logp_RV.exp() * logp_RV).sum(dim=-1)
+    return list(zip(logp_R.split(bounds), entropy_R.split(bounds), strict=True))

@@ -1,0 +1,202 @@
+"""A whole training run on a tiny model: every stage leaves what it must, resumes, refuses, and learns."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from remid.errors import ConfigError, DataError, StoreError
+from remid.lm.adapters import new_adapters, read_chain, read_estimator, trainable_names
+from remid.lm.models import find_model, load_model
+from remid.pipeline.progress import Progress
+from remid.train.config import LoraSettings, make_train_config, read_settings
+from remid.train.corl import train_corl
+from remid.train.journal import read_journal
+from remid.train.scoring import AdapterScorer, Pair, using
+from remid.train.watched import train_watched
+
+QUIET = Progress(enabled=False)
+STAGES = ["sft-q1", "sft-q2", "grpo-q1-1", "sft-q2-1", "grpo-q2-1"]
+
+
+@pytest.fixture(scope="module")
+def trained(training_data: Path, tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("run") / "corl"
+    train_watched(_config(training_data, tiny_folder), out, QUIET)
+    return out
+
+
+def _config(data: Path, model: Path, **more: Any) -> Any:
+    grpo = {"samples": 8, "generations": 2, "prompts_per_step": 2, "trace_tokens": 24, "response_tokens": 16}
+    settings = {"data": (data,), "model": str(model), "device": "cpu", "lora": {"r": 4, "alpha": 8, "dropout": 0.0}}
+    return make_train_config(
+        **settings | {"sft": {"epochs": 2, "batch": 4, "rate": 3e-3}, "grpo": grpo | {"rate": 1e-3}} | more
+    )
+
+
+def test_a_run_leaves_every_stage_and_an_estimator(trained: Path) -> None:
+    folders = sorted(path.name.partition("-")[2] for path in (trained / "stages").iterdir())
+    assert sorted(STAGES) == folders
+    chains = {p.parent.name.partition("-")[2]: read_chain(p) for p in (trained / "stages").glob("*/adapter")}
+    assert chains["grpo-q2-1"].parents == (chains["sft-q2"].digest, chains["sft-q2-1"].digest)
+    assert chains["grpo-q1-1"].parents == (chains["sft-q1"].digest,)
+    # So small a model writes no trace that parses, so q1's completions are all alike to q2: no advantage, no change.
+    assert chains["grpo-q1-1"].digest == chains["sft-q1"].digest
+    assert len({chain.digest for chain in chains.values()}) == len(STAGES) - 1
+    assert not list(trained.glob("stages/*/checkpoints"))
+    estimator = read_estimator(trained / "estimator")
+    assert estimator.q1 is not None
+    best = json.loads((trained / "best.json").read_text())
+    scores = [json.loads(p.read_text())["log_q"] for p in sorted(trained.glob("stages/*/held_out.json"))]
+    assert best["log_q"] in (scores[1], scores[4])
+    assert best["log_q"] == max(scores[1], scores[4])
+
+
+def test_the_journal_has_every_step_and_every_part(trained: Path) -> None:
+    rows = read_journal(trained)
+    steps = {stage: [r for r in rows if r["kind"] == "step" and r["stage"] == stage] for stage in STAGES}
+    assert [r["step"] for r in steps["grpo-q1-1"]] == [1, 2, 3, 4]
+    assert set(steps["grpo-q1-1"][0]["rewards"]) >= {"likelihood", "format", "length"}
+    assert set(steps["grpo-q2-1"][0]["rewards"]) >= {"typical", "shape"}
+    for row in steps["grpo-q1-1"]:
+        assert 0 < row["rewards"]["likelihood"]["mean"] < 1
+        assert row["signals"]["n"] == 4
+    held_out = [r["stage"] for r in rows if r["kind"] == "held_out" and r.get("step") is None]
+    assert held_out == STAGES
+    assert rows[-1]["kind"] == "end"
+
+
+def test_supervision_makes_held_out_references_likelier(trained: Path) -> None:
+    q1, q2 = (json.loads((trained / "stages" / name / "held_out.json").read_text()) for name in _firsts(trained))
+    assert q2["log_q"] > q1["log_q"] + 0.3  # after sft-q1 the estimator is the untrained base
+
+
+def _firsts(trained: Path) -> list[str]:
+    return sorted(path.name for path in (trained / "stages").iterdir())[:2]
+
+
+def test_the_same_call_again_trains_nothing_and_other_settings_are_refused(
+    trained: Path, training_data: Path, tiny_folder: Path
+) -> None:
+    before = len(read_journal(trained))
+    weights = {p: p.read_bytes() for p in trained.glob("stages/*/adapter/*.safetensors")}
+    train_watched(_config(training_data, tiny_folder), trained, QUIET)
+    assert {p: p.read_bytes() for p in weights} == weights
+    assert {r["kind"] for r in read_journal(trained)[before:]} <= {"note", "end"}
+    with pytest.raises(StoreError, match="seed"):
+        train_watched(_config(training_data, tiny_folder, seed=1), trained, QUIET)
+
+
+def test_a_run_is_repeatable(trained: Path, training_data: Path, tiny_folder: Path, tmp_path: Path) -> None:
+    train_corl(_config(training_data, tiny_folder), tmp_path / "again", QUIET)
+    for path in trained.glob("stages/*/adapter/chain.json"):
+        again = tmp_path / "again" / path.relative_to(trained)
+        assert json.loads(path.read_text())["digest"] == json.loads(again.read_text())["digest"]
+
+
+_KILLED = """
+import sys, json
+from pathlib import Path
+sys.path.insert(0, {here!r})
+from test_corl import _config, QUIET
+from remid.train.watched import train_watched
+train_watched(_config(Path({data!r}), Path({model!r})), Path({out!r}), QUIET)
+"""
+
+
+@pytest.mark.parametrize("stage", ["sft-q2", "grpo-q1-1", "grpo-q2-1"])
+def test_a_run_that_is_killed_goes_on_with_the_same_curve(
+    stage: str, trained: Path, training_data: Path, tiny_folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "killed"
+    code = _KILLED.format(
+        here=str(Path(__file__).parent), data=str(training_data), model=str(tiny_folder), out=str(out)
+    )
+    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    process = subprocess.Popen([sys.executable, "-c", code], env=environment)
+    try:
+        _wait_for_step(out, stage, process)
+        process.send_signal(signal.SIGKILL)
+    finally:
+        process.kill()
+        process.wait()
+    train_watched(_config(training_data, tiny_folder), out, QUIET)
+    assert _curve(out) == _curve(trained)
+    for path in trained.glob("stages/*/adapter/chain.json"):
+        again = out / path.relative_to(trained)
+        assert json.loads(path.read_text())["digest"] == json.loads(again.read_text())["digest"]
+
+
+def _wait_for_step(out: Path, stage: str, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        rows = read_journal(out) if (out / "train.jsonl").exists() else []
+        if any(r["kind"] == "step" and r["stage"] == stage for r in rows):
+            return
+        time.sleep(0.02)
+    pytest.fail(f"{stage} was never reached")
+
+
+def _curve(out: Path) -> dict[tuple[str, int], Any]:
+    rows = [r for r in read_journal(out) if r["kind"] == "step"]
+    return {
+        (r["stage"], r["step"]): (r["rewards"], r["signals"].get("reward"), r["learning"].get("loss")) for r in rows
+    }
+
+
+def test_training_data_that_are_test_data_are_refused(tmp_path: Path, training_data: Path, tiny_folder: Path) -> None:
+    found = json.loads(training_data.read_text())
+    found["IDTrain"][3]["dialogue_context"] = found["IDTest"][0]["dialogue_context"]
+    found["IDTrain"][3]["user_persona"] = found["IDTest"][0]["user_persona"].upper()
+    found["IDTrain"][3]["agent_character"] = found["IDTest"][0]["agent_character"]
+    leaky = tmp_path / "leaky.json"
+    leaky.write_text(json.dumps(found))
+    with pytest.raises(DataError, match="IDTrain"):
+        train_corl(_config(leaky, tiny_folder), tmp_path / "out", QUIET)
+
+
+def test_scoring_under_an_adapter_leaves_the_model_as_it_was(tiny_folder: Path) -> None:
+    loaded = load_model(find_model(str(tiny_folder)), device="cpu")
+    model = new_adapters(loaded.model, LoraSettings(r=2), ("q1", "q2"), 0)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "lora_B" in name and ".q2." in name:
+                weight.normal_(std=0.1)
+    model.train()
+    before = trainable_names(model)
+    scorer = AdapterScorer(model, loaded, max_tokens=64)
+    pairs = [Pair((5, 6, 7), (8, 9)), None, Pair((5, 6, 7), tuple(range(5, 70))), Pair((5, 6), (8,))]
+    q1, q2, base = (scorer.score(name, pairs) for name in ("q1", "q2", None))
+    assert [x is None for x in q2] == [False, True, True, False]
+    assert q1 == base  # q1 is fresh, and changes nothing
+    assert q2[0] is not None
+    assert q1[0] is not None
+    assert abs(q2[0].nats - q1[0].nats) > 1e-3
+    assert (trainable_names(model), model.training, model.active_adapter) == (before, True, "q1")
+    with using(model, "q2"), torch.no_grad():
+        logits = model(input_ids=torch.tensor([[5, 6, 7, 8]])).logits[0]
+    expected = float(torch.log_softmax(logits, -1)[[2, 3], [8, 9]].sum())
+    assert q2[0].nats == pytest.approx(expected, abs=1e-3)
+
+
+def test_settings_come_from_a_file_and_every_wrong_one_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "corl.toml"
+    path.write_text('data = ["a.json"]\nrounds = 2\n[grpo]\ngenerations = 8\n')
+    config = make_train_config(**read_settings(path))
+    assert (config.rounds, config.grpo.generations, config.grpo.samples) == (2, 8, 64)
+    with pytest.raises(ConfigError, match=r"lora.rank(.|\n)*grpo.generations"):
+        make_train_config(data=("a",), grpo={"generations": 1}, lora={"rank": 3})
+    with pytest.raises(ConfigError, match="rounds"):
+        make_train_config(data=("a",), reasoning=False, rounds=1)
+    path.write_text("data = [")
+    with pytest.raises(ConfigError, match="TOML"):
+        read_settings(path)
