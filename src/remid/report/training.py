@@ -218,7 +218,7 @@ def _samples(records: Sequence[Row]) -> Section:
             text = example.get("text", example.get("trace"))
             values = _numbers(example)
             cells = (plain(values.get(name), 3) for name in numbers)
-            parsed = {True: "yes", False: "no"}.get(example.get("parsed"), "n/a")  # type: ignore[arg-type]
+            parsed = "n/a" if example.get("parsed") is None else "yes" if example["parsed"] else "no"
             found.append((str(row["stage"]), step, str(example.get("sample_ID", "")), str(text), parsed, *cells))
     if len(found) > _SAMPLES:
         found = [found[round(k * (len(found) - 1) / (_SAMPLES - 1))] for k in range(_SAMPLES)]

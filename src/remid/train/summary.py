@@ -108,7 +108,7 @@ def _stage(name: str, records: Sequence[Row], folder: Path) -> Row:
 def _seconds(mine: Sequence[Row]) -> float:
     """Time in a stage, without the times between a stop and the stage's next beginning."""
     pairs = itertools.pairwise(mine)
-    return sum(max(0.0, b["time"] - a["time"]) for a, b in pairs if b["kind"] != "stage")
+    return float(sum(max(0.0, b["time"] - a["time"]) for a, b in pairs if b["kind"] != "stage"))
 
 
 def _left(steps: Sequence[Row]) -> float | None:

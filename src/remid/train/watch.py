@@ -39,13 +39,14 @@ _IDENTICAL_CEILING = 0.3
 _CROSS_OVERLAP_CEILING = 0.6
 # Format and signal, as shares.
 _FAILURES_RISE = 0.25
-_FAILURES_CEILING = 0.9
+_FAILURES_CEILING = 0.95
 _NO_SPREAD_CEILING = 0.9
 # Held out, nats per token.
 _GAP_FLOOR = 0.02
 _GAP_TELLS = 0.1  # an error bar so wide that a gap of this size could hide is no evidence
 _GAP_PROBES = 3
 _MIN_PAIRS = 8
+_RISE_Z = 2.5  # of the reward; the fall of what is held out carries the proof
 _FALL = 0.05
 _FALL_PROBES = 4
 _FALL_Z = 4.0
@@ -178,7 +179,7 @@ class Watcher:
 def _trace_ignored(seen: _Seen) -> str | None:
     probes = [row for row in seen.probes if row.get("gap") is not None and row.get("gap_se") is not None]
     recent = probes[-_GAP_PROBES:]
-    if len(recent) < 2 or min(int(row["gap_n"]) for row in recent) < _MIN_PAIRS:
+    if len(recent) < _GAP_PROBES or min(int(row["gap_n"]) for row in recent) < _MIN_PAIRS:
         return None
     # The probes share their samples, so their mean is no more certain than one of them.
     gap, error = _average(recent, "gap"), _average(recent, "gap_se")
@@ -189,13 +190,13 @@ def _trace_ignored(seen: _Seen) -> str | None:
     if gap + 2 * error < _GAP_FLOOR:
         return f"{text}: below {_GAP_FLOOR} within two errors"
     first = float(probes[0]["gap"])
-    if gap > 2 * error or 2 * error > max(first, _GAP_TELLS):
+    if gap > error or 2 * error > max(first, _GAP_TELLS):
         return None
     if first - gap > max(first / 2, 2 * error):
-        return f"{text}: not above 0 within two errors, and {first:+.3f} at the stage's beginning"
+        return f"{text}: not above 0 by one error, and {first:+.3f} at the stage's beginning"
     z = seen.rise("reward") if seen.adapter == "q1" else None
     if z is not None and z < 2:
-        return f"{text}: not above 0 within two errors, and the reward has not risen ({z:+.1f} errors)"
+        return f"{text}: not above 0 by one error, and the reward has not risen ({z:+.1f} errors)"
     return None
 
 
@@ -240,7 +241,7 @@ def _uninformative_responses(seen: _Seen) -> str | None:
 def _running_ahead(seen: _Seen) -> str | None:
     rise = seen.rise("reward")
     points = [row for row in seen.probes if row.get("log_q") is not None]
-    if rise is None or rise < MIN_Z or len(points) < _FALL_PROBES:
+    if rise is None or rise < _RISE_Z or len(points) < _FALL_PROBES:
         return None
     steps = [float(row["step"]) for row in points]
     found: Mean = slope(steps, [float(row["log_q"]) for row in points])
