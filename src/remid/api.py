@@ -28,8 +28,8 @@ def evaluate(
     """Measure every policy in `data` under every shift, and write the run's files and page into the folder `out`.
 
     data: benchmark files in any readable format. settings: fields of remid.pipeline.config.RunConfig (responses, model,
-    traces, negatives, limit, ...). engine: where the model runs (remid.pipeline.engines.EngineConfig), this process if
-    None. The same call again resumes, or returns at once. Raises subclasses of RemidError.
+    estimator, traces, negatives, limit, ...). engine: where the model runs (remid.pipeline.engines.EngineConfig), this
+    process if None. The same call again resumes, or returns at once. Raises subclasses of RemidError.
     """
     share_processors()
     from remid.pipeline.config import make_config

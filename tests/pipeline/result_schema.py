@@ -279,6 +279,20 @@ class ModelIdentity(Strict):
     device: str
 
 
+class Stage(Strict):
+    stage: str
+    digest: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    parents: list[str]
+
+
+class EstimatorIdentity(Strict):
+    digest: Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
+    base: str
+    trace_format: Literal["compact", "full"] | None
+    q1: list[Stage] | None
+    q2: list[Stage]
+
+
 class EmbedderIdentity(Strict):
     name: str
     fingerprint: str
@@ -293,6 +307,7 @@ class Manifest(Strict):
     config: dict[str, Any]
     benchmark: BenchmarkIdentity
     model: ModelIdentity
+    estimator: EstimatorIdentity | None
     embedder: EmbedderIdentity
     seed: int
     groupings: dict[str, str | None]

@@ -39,6 +39,7 @@ from remid.cli.options import (
     Device,
     DType,
     DTypeOption,
+    Estimator,
     GroupBy,
     Limit,
     Mapping,
@@ -81,6 +82,7 @@ def run(
     policy: Policies = None,
     limit: Limit = None,
     model: Model = "builtin",
+    estimator: Estimator = None,
     device: Device = "auto",
     dtype: DTypeOption = DType.auto,
     trust_remote_code: TrustCode = False,
@@ -88,8 +90,16 @@ def run(
     overflow: Annotated[
         Overflow, typer.Option(help="Prompts that do not fit: leave the sample out, or drop the oldest turns.")
     ] = Overflow.refuse,
-    traces: Annotated[Traces, typer.Option(help="auto: those in the data if every test sample has one.")] = Traces.auto,
-    trace_format: Annotated[TraceFormat, typer.Option(help="With --traces model.")] = TraceFormat.compact,
+    traces: Annotated[
+        Traces,
+        typer.Option(
+            help="auto: those in the data if every test sample has one; with --estimator, those of its q1, or none if "
+            "it was trained without."
+        ),
+    ] = Traces.auto,
+    trace_format: Annotated[
+        TraceFormat, typer.Option(help="With --traces model, without --estimator.")
+    ] = TraceFormat.compact,
     negatives: Annotated[
         int, typer.Option(help="Negatives per sample: more cost, shorter intervals. Below 4 they are needlessly wide.")
     ] = 4,
@@ -131,6 +141,7 @@ def run(
         "policies": tuple(policy) if policy else None,
         "limit": limit,
         "model": model,
+        "estimator": estimator,
         "device": device,
         "dtype": dtype.value,
         "trust_remote_code": trust_remote_code,

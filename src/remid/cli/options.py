@@ -49,6 +49,13 @@ Mapping = Annotated[Path | None, typer.Option(help="JSON that maps your column n
 Taxonomy = Annotated[Path | None, typer.Option(help="JSON that says which splits and subsets are which shift.")]
 GroupBy = Annotated[str | None, typer.Option(help="Field that replaces the subset, such as agent_character.script.")]
 Model = Annotated[str, typer.Option(help="Model: builtin, a local folder, or a hub id.")]
+Estimator = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder of a trained estimator: scores with its q2, and where it was trained with traces writes them with "
+        "its q1. It names its base; --model says where that is."
+    ),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
 DTypeOption = Annotated[DType, typer.Option(help="auto: float32 on a CPU, bfloat16 on an accelerator.")]
 TrustCode = Annotated[bool, typer.Option("--trust-remote-code", help="Run code that comes with the model. Off.")]

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 from remid.engine.work import Chat, Scored, ScoringEngine, Work, WritingEngine, Written
@@ -31,7 +32,8 @@ class ModelRecipe:
     """Loads a model by name and puts an engine around it. Picklable, and holds no secret.
 
     model: "builtin", a folder that exists on every node under this path, or a hub id with its commit. fingerprint: of
-    the model that the run is about. engine: makes the engine from the loaded model (LocalEngine, or a partial of it).
+    the model that the run is about, adapters included. engine: makes the engine from the loaded model (LocalEngine, or
+    a partial of it). adapters: folders that exist on every node, lowest first.
     """
 
     model: str
@@ -40,16 +42,18 @@ class ModelRecipe:
     dtype: DTypeName
     engine: Callable[[LoadedModel], OwnedEngine]
     trust_remote_code: bool = False
+    adapters: tuple[str, ...] = ()
 
     def __call__(self) -> OwnedEngine:
         """Raises ModelError when the model is not there, EngineError when it is another one."""
+        from remid.lm.adapters import stack
         from remid.lm.models import find_model, load_model
 
-        source = find_model(self.model)
+        source = stack(find_model(self.model), [Path(folder) for folder in self.adapters])
         if source.fingerprint != self.fingerprint:
             raise EngineError(
                 f"{self.model} is another model here (fingerprint {source.fingerprint}, the run's is "
-                f"{self.fingerprint}); copy the same folder to every node"
+                f"{self.fingerprint}); copy the same folders to every node"
             )
         return self.engine(
             load_model(source, device=self.device, dtype=self.dtype, trust_remote_code=self.trust_remote_code)
@@ -57,7 +61,9 @@ class ModelRecipe:
 
 
 def name_everywhere(source: ModelSource) -> str:
-    """The name by which another node finds a model: an absolute path, a hub id pinned to its commit, or "builtin"."""
+    """The name by which another node finds a model, without its adapters: an absolute path, a hub id pinned to its
+    commit, or "builtin"."""
+    source = source.root
     if source.folder is None:
         return "builtin"
     if source.fingerprint.startswith("hub:"):

@@ -26,11 +26,21 @@ BUILTIN = "builtin"
 
 @dataclass(frozen=True, slots=True)
 class ModelSource:
-    """A model that has been found but not loaded. fingerprint: changes whenever its outputs could change."""
+    """A model that has been found but not loaded. fingerprint: changes whenever its outputs could change.
+
+    adapters: folders of adapters to merge into the weights, lowest first (lm/adapters.py: stack). base: without them.
+    """
 
     name: str
     folder: Path | None  # None: the embedded model, which may still have to be fetched
     fingerprint: str
+    adapters: tuple[Path, ...] = ()
+    base: ModelSource | None = None
+
+    @property
+    def root(self) -> ModelSource:
+        """The model without adapters."""
+        return self.base or self
 
     def path(self) -> Path:
         """The local folder, fetching the embedded model if need be."""
@@ -150,6 +160,10 @@ def load_model(
         model = model.to(where).eval()
     except Exception as error:
         raise ModelError(f"{source.name}: cannot be loaded from {path}: {error}") from error
+    if source.adapters:
+        from remid.lm.adapters import attach
+
+        model = attach(model, source.adapters, source.root.fingerprint).eval()
     if where == "cpu" and kind == "float32":
         from remid.lm.cpu import use_onednn
 

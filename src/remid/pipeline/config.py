@@ -21,10 +21,13 @@ class RunConfig(BaseModel):
     data: benchmark files. responses: JSONL files with policies' answers. mapping, taxonomy, group_by: see remid.data.
     policies: which of the policies to measure (None: all). limit: at most so many samples of each subset (None: all).
     model: estimator q(y|x,r): "builtin", a folder, or a hub id. max_tokens: context limit (None: the model's).
+    estimator: folder of a trained estimator (remid train). Its q2 scores, and its q1 writes traces, in the format and
+    length that it was trained on; model, where it is not "builtin", must be the base that it stands on.
     score_server: address of an OpenAI-compatible server that scores; model is then its name for the model, and
     tokenizer the folder of that model's tokenizer.
     overflow: what to do with prompts that do not fit: leave the sample out, or drop the dialogue's oldest turns.
-    traces: where reasoning traces come from; "auto" takes those in the data if every test sample has one, else none.
+    traces: where reasoning traces come from; "auto" takes those in the data if every test sample has one, else none,
+    and with an estimator what it was trained on: those of its q1, or none.
     negatives: m of the balanced design. until_se: score in rounds until every R-EMID has this standard error in nats
     per response (None: all samples at once); negatives are then those of the first round.
     cluster_by: metadata field (dotted path) whose equal values are not
@@ -44,6 +47,7 @@ class RunConfig(BaseModel):
     device: str = "auto"
     dtype: DTypeName = "auto"
     trust_remote_code: bool = False
+    estimator: Path | None = None
     score_server: str | None = None
     tokenizer: str | None = None
     max_tokens: int | None = Field(default=None, ge=64)

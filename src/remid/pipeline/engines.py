@@ -6,20 +6,24 @@ whose scores are its own.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from remid.engine.local import LocalEngine
 from remid.engine.work import Chat, ScoringEngine, Work, WritingEngine
-from remid.errors import ConfigError
+from remid.errors import ConfigError, ModelError
+from remid.lm.chain import Estimator, read_estimator, stack
 from remid.lm.chat import RENDER_VERSION, ChatRenderer
 from remid.lm.models import DTypeName, ModelSource, find_model, load_tokenizer, resolve_device, resolve_dtype
 from remid.pipeline.config import RunConfig
 from remid.pipeline.progress import Progress
+from remid.pipeline.prompts import PROMPT_VERSION
 from remid.pipeline.store import content_key
 
 if TYPE_CHECKING:
@@ -54,13 +58,17 @@ class EngineConfig:
 
 @dataclass(frozen=True, slots=True)
 class ModelChoice:
-    """The model that is asked for. tokenizer: with a server, the folder of the served model's tokenizer."""
+    """The model that is asked for. tokenizer: with a server, the folder of the served model's tokenizer.
+
+    estimator: folder of a trained estimator on that model, or, where model is "builtin", on the one that it names.
+    """
 
     model: str
     device: str = "auto"
     dtype: DTypeName = "auto"
     trust_remote_code: bool = False
     tokenizer: str | None = None
+    estimator: Path | None = None
 
 
 def run_engines(config: RunConfig, engine: EngineConfig | None, progress: Progress) -> Engines:
@@ -70,12 +78,17 @@ def run_engines(config: RunConfig, engine: EngineConfig | None, progress: Progre
         from remid.engine.server_settings import ServerSettings
 
         engine = replace(engine, server=ServerSettings(base_url=config.score_server, model=config.model))
-    choice = ModelChoice(config.model, config.device, config.dtype, config.trust_remote_code, config.tokenizer)
+    choice = ModelChoice(
+        config.model, config.device, config.dtype, config.trust_remote_code, config.tokenizer, config.estimator
+    )
     return Engines(choice, engine, progress)
 
 
 class Engines:
     """The engines of one run. A context manager that closes what it opened.
+
+    source: the model that scores. estimator: the trained one, if the run has one. tracer: the model that writes its
+    traces, which is its q1 and otherwise the model that scores.
 
     Raises ConfigError for settings that contradict each other, ModelError or EngineError when something is opened.
     """
@@ -83,16 +96,25 @@ class Engines:
     def __init__(self, choice: ModelChoice, config: EngineConfig, progress: Progress) -> None:
         if config.server is not None and config.kind != "local":
             raise ConfigError("engine: a server is asked from this process; --engine ray has no part in it")
+        if config.server is not None and choice.estimator is not None:
+            raise ConfigError("engine: a server scores with what it has loaded, not with an estimator")
         if config.kind == "local" and (config.workers is not None or config.ray_address is not None):
             raise ConfigError("engine: --workers and --ray-address belong to --engine ray")
         self._choice, self._config, self._progress = choice, config, progress
         self._stack = ExitStack()
         self._cluster: RayCluster | None = None
         self._loaded: LoadedModel | None = None
+        self._holds = ""  # fingerprint of what is loaded
         self._scorer: ServerScorer | None = None
         self._reader: tuple[ChatRenderer, int] | None = None
         self._scoring: ScoringEngine | None = None
-        self.source = self._find()
+        self.estimator: Estimator | None = None
+        self.source = self.tracer = self._find()
+        if choice.estimator is not None:
+            self.estimator = read_estimator(choice.estimator)
+            base = _base_of(self.estimator, self.source)
+            self.source = stack(base, self.estimator.q2)
+            self.tracer = stack(base, self.estimator.q1) if self.estimator.q1 is not None else self.source
 
     def __enter__(self) -> Self:
         return self
@@ -112,9 +134,13 @@ class Engines:
 
     @property
     def identity(self) -> list[Any]:
-        """What a number or a text depends on, apart from what is asked."""
-        dtype, device = self.where
-        return [self.source.fingerprint, dtype, device.partition(":")[0]]
+        """What a score or a text depends on, apart from what is asked."""
+        return self._identity(self.source)
+
+    @property
+    def tracer_identity(self) -> list[Any]:
+        """What a trace depends on, apart from what is asked."""
+        return self._identity(self.tracer)
 
     def scorer_id(self, overflow: str, max_tokens: int | None) -> str:
         """Identifies everything besides prompt and response that a score depends on."""
@@ -139,11 +165,18 @@ class Engines:
                 self._config.agree(self._scorer.estimate(work))
             return self._scorer
         if self._scoring is None:
-            self._scoring = self._on_cluster(None) if self._config.kind == "ray" else LocalEngine(self._load())
+            source = self.source
+            on_cluster = self._config.kind == "ray"
+            self._scoring = self._on_cluster(source, None) if on_cluster else LocalEngine(self._load(source))
         return self._scoring
 
-    def writing(self, decoding: Decoding, chats: Sequence[Chat]) -> WritingEngine:
-        """The engine that writes these chats; what they cost is agreed upon first."""
+    def writing(self, decoding: Decoding, chats: Sequence[Chat], source: ModelSource | None = None) -> WritingEngine:
+        """The engine that writes these chats; what they cost is agreed upon first. source: None is the one that scores.
+
+        One model is in memory at a time: where source is another than before, the engines made before are not to be
+        used any more.
+        """
+        source = source or self.source
         if self._config.server is not None:
             from remid.engine.server_write import ServerWriter
 
@@ -151,7 +184,13 @@ class Engines:
             if self._config.agree is not None:
                 self._config.agree(writer.estimate(chats))
             return writer
-        return self._on_cluster(decoding) if self._config.kind == "ray" else LocalEngine(self._load(), decoding)
+        if self._config.kind == "ray":
+            return self._on_cluster(source, decoding)
+        return LocalEngine(self._load(source), decoding)
+
+    def _identity(self, source: ModelSource) -> list[Any]:
+        dtype, device = self.where
+        return [source.fingerprint, dtype, device.partition(":")[0]]
 
     def _find(self) -> ModelSource:
         server, tokenizer = self._config.server, self._choice.tokenizer
@@ -169,14 +208,18 @@ class Engines:
             return self._open_cluster().resolve_device("auto")
         return resolve_device(self._choice.device)
 
-    def _load(self) -> LoadedModel:
-        if self._loaded is None:
+    def _load(self, source: ModelSource) -> LoadedModel:
+        if self._loaded is None or self._holds != source.fingerprint:
             from remid.lm.models import load_model
 
+            if self._loaded is not None:
+                self._loaded = self._scoring = None
+                gc.collect()  # a model's modules refer to each other in circles
             choice = self._choice
-            self._progress.say(f"loading {self.source.name}")
+            self._progress.say(f"loading {source.name}")
+            self._holds = source.fingerprint
             self._loaded = load_model(
-                self.source, device=choice.device, dtype=choice.dtype, trust_remote_code=choice.trust_remote_code
+                source, device=choice.device, dtype=choice.dtype, trust_remote_code=choice.trust_remote_code
             )
         return self._loaded
 
@@ -190,20 +233,49 @@ class Engines:
             self._cluster = self._stack.enter_context(RayCluster(config.ray_address, cpus=cpus))
         return self._cluster
 
-    def _on_cluster(self, decoding: Decoding | None) -> ClusterEngine:
+    def _on_cluster(self, source: ModelSource, decoding: Decoding | None) -> ClusterEngine:
         from remid.engine.cluster import ClusterEngine, ClusterSettings
         from remid.engine.cluster_worker import ModelRecipe, name_everywhere
 
         cluster, device, choice = self._open_cluster(), self._device(), self._choice
         recipe = ModelRecipe(
-            name_everywhere(self.source),
-            self.source.fingerprint,
+            name_everywhere(source),
+            source.fingerprint,
             device,
             choice.dtype,
             partial(LocalEngine, decoding=decoding),
             trust_remote_code=choice.trust_remote_code,
+            adapters=tuple(str(folder.resolve()) for folder in source.adapters),
         )
         settings = ClusterSettings(workers=self._config.workers, threads=self._config.threads)
         return self._stack.enter_context(
             ClusterEngine(cluster, recipe, settings, device=device.partition(":")[0], say=self._progress.say)
         )
+
+
+def _base_of(estimator: Estimator, asked: ModelSource) -> ModelSource:
+    """The model beneath an estimator: the one asked for, or, where that is only the default, the one it names.
+
+    Raises ModelError where it is not the model that the estimator was trained on, or prompts were other ones then.
+    """
+    then, now = (estimator.prompt_version, estimator.render_version), (PROMPT_VERSION, RENDER_VERSION)
+    if then != now:
+        raise ModelError(
+            f"{estimator.folder}: was trained on prompts of version {then[0]}.{then[1]}, and this remid asks in "
+            f"version {now[0]}.{now[1]}; train it again, or use the remid that trained it"
+        )
+    wanted, base = estimator.base, asked
+    if asked.folder is None and asked.fingerprint != wanted.fingerprint:
+        pinned = wanted.fingerprint.removeprefix("hub:")
+        try:
+            base = find_model(wanted.name if pinned == wanted.fingerprint else pinned)
+        except ModelError as error:
+            raise ModelError(
+                f"{estimator.folder}: stands on {wanted.name}, which is not here; say where it is: --model ({error})"
+            ) from error
+    if base.fingerprint != wanted.fingerprint:
+        raise ModelError(
+            f"{estimator.folder}: stands on {wanted.name} ({wanted.fingerprint}), but {base.name} is another model "
+            f"({base.fingerprint}); give the model that it was trained on: --model"
+        )
+    return base

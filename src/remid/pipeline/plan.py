@@ -51,7 +51,7 @@ class Group:
 class Plan:
     """Everything that is settled before scoring starts. scorer_id: the key of this run's scores in the store.
 
-    where: floating type of the weights, and device.
+    where: floating type of the weights, and device. estimator: what the trained one is, None without.
 
     Where scoring went in rounds, groups are what was scored, first: the groups of the first round, whole: samples of
     each subset in the data, stopping: what result.json says about the rounds.
@@ -64,6 +64,7 @@ class Plan:
     where: tuple[str, str]
     scorer_id: str
     groups: tuple[Group, ...]
+    estimator: dict[str, Any] | None = None
     first: tuple[Group, ...] = ()
     whole: tuple[int, ...] = ()
     stopping: dict[str, Any] | None = None
@@ -112,7 +113,8 @@ def make_plan(config: RunConfig, store: Store, engines: Engines, progress: Progr
     traces = collect_traces(benchmark, samples, store, engines, config, progress)
     groups = tuple(_groups(samples, policies, traces, config))
     scorer_id = engines.scorer_id(config.overflow, config.max_tokens)
-    return Plan(config, benchmark, traces, engines.source, engines.where, scorer_id, groups)
+    estimator = engines.estimator.about if engines.estimator else None
+    return Plan(config, benchmark, traces, engines.source, engines.where, scorer_id, groups, estimator)
 
 
 def limited(benchmark: Benchmark, limit: int | None) -> list[Sample]:

@@ -102,6 +102,7 @@ def _manifest(plan: Plan, embedder: EmbedderSource) -> dict[str, Any]:
             "dtype": dtype,
             "device": device,
         },
+        "estimator": plan.estimator,
         "embedder": {"name": embedder.name, "fingerprint": embedder.fingerprint},
         "seed": config.seed,
         "groupings": {"group_by": config.group_by, "cluster_by": config.cluster_by},
