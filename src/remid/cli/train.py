@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from remid.cli.options import Mapping, Quiet, Taxonomy, TraceFormat
-from remid.cli.train_status import train_status
+from remid.cli.train_status import train_status, write_training_page
 
 app = typer.Typer(
     help="Train an estimator on your training split, and use it: remid run --estimator OUT/estimator.",

@@ -56,6 +56,9 @@ def train_corl(
     without_gain = 0
     for number in range(1, config.rounds + 1):
         traces = _round(run, history, number, traces)
+        if run.collapsed:
+            run.note("a sign of collapse was named: stopping; the estimator is that of the round before")
+            break
         score = history.keep(f"round {number}")
         without_gain = 0 if score > best else without_gain + 1
         best = max(best, score)
@@ -69,6 +72,8 @@ def train_corl(
 def _round(run: TrainRun, history: _History, number: int, before: Traces) -> Traces:
     """One round; returns the traces that q2 was trained on. before: those of the round before."""
     history.stage(f"grpo-q1-{number}", "q1", lambda folder, seed: improve_traces(run, folder, seed))
+    if run.collapsed:
+        return before
     traces = _roll_out(run, number, before)
     history.stage(f"sft-q2-{number}", "q2", lambda folder, seed: cold_start(run, "q2", traces, folder, seed))
 

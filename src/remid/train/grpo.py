@@ -92,7 +92,7 @@ class SharedPromptTrainer(GRPOTrainer):  # type: ignore[misc]  # trl is untyped
         )
 
 
-def run_grpo(
+def run_grpo(  # noqa: PLR0913 - what a stage is made of, all of it by name
     model: Any,
     adapter: str,
     *,

@@ -27,7 +27,8 @@ from remid.types import Benchmark, Sample
 class TrainRun:
     """One run in its folder. model: PeftModel with adapters q1 and q2 over the base in `loaded`. stage: in hand now.
 
-    held_traces: what q1 as it is now writes for the held-out samples, None where that is not known yet.
+    held_traces: what q1 as it is now writes for the held-out samples, None where that is not known yet. watch: what
+    listens to the GRPO stage in hand, with the `warnings` that it gave (train/callbacks.py), None where nothing does.
     """
 
     config: TrainConfig
@@ -42,6 +43,7 @@ class TrainRun:
     journal: Journal
     stage: str = ""
     held_traces: dict[str, str] | None = None
+    watch: Any = None
     stage_callbacks: Callable[[TrainRun], list[Any]] = field(default=lambda run: [])
 
     @property
@@ -65,6 +67,11 @@ class TrainRun:
         if self.config.reasoning and self.held_traces is None:
             self.held_traces = self.write_traces(self.split.held_out)
         return self.held_traces
+
+    @property
+    def collapsed(self) -> bool:
+        """Whether the stage in hand was ended for a sign of collapse, and the run is to end with it."""
+        return bool(self.config.stop_on_collapse and self.watch is not None and self.watch.warnings)
 
     def callbacks(self) -> list[Any]:
         """What watches a stage while it trains."""
