@@ -151,6 +151,5 @@ def _train(
         if chosen:
             settings[part] = {**settings.get(part, {}), **chosen}
     estimator = train_watched(make_train_config(**settings), out, Progress(not quiet))
-    print(
-        f"estimator: {estimator}\npage:      {out / 'training.html'}\nuse it:    remid run DATA --estimator {estimator}"
-    )
+    page = write_training_page(out)
+    print(f"estimator: {estimator}\npage:      {page}\nuse it:    remid run DATA --estimator {estimator}")

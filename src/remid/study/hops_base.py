@@ -1,8 +1,9 @@
-"""A base model for the hops world: it knows the words, the formats, and that a response takes up what a trace names.
+"""A base model for the hops world: like a language model, it knows single steps and has never had to chain them.
 
-It has seen traces that name facts at random and responses to them, never an input together with what follows from it:
-the tables are left for LoRA to learn, directly or by way of traces. A few hundred thousand weights, an ordinary model
-folder, made in about a minute on one core.
+It has seen traces in which each fact, where it is not left open or a guess, follows from what is named before it, true
+or not; and responses that take up what a trace names, with facts drawn at random. It has never seen an answer that
+follows from an input: the way from input to answer is left for LoRA to learn, directly or by way of traces. A few hundred
+thousand weights, an ordinary model folder, made in minutes on one core.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ _TEMPLATE = "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>
 _SPECIALS = ("<|end|>", "<|system|>", "<|user|>", "<|assistant|>")
 _MAX_LENGTH = 256
 _IGNORED = -100  # the label that is left out of the loss
+#: In the base's own traces: how often a fact is left open, and how often one that is named is what follows.
+_OPEN_SHARE, _KNOWN = 1 / 3, 0.8
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +107,8 @@ class _Rows:
     """Token sequences whose words for mood, place and gift are put in as they are drawn.
 
     ids_NL: padded at the end with the end of turn. length_N. slots_N3: places of a trace's three words (0: none).
-    answer_N: where the completion begins. openings: the two words with which a response may begin.
+    answer_N: where the completion begins. openings: the two words with which a response may begin. symbols_N3: of the
+    input.
     """
 
     ids_NL: Ids
@@ -112,6 +116,7 @@ class _Rows:
     slots_N3: Ids
     answer_N: Ids
     openings: Ids
+    symbols_N3: Ids
 
 
 def _train(tokenizer: Any, settings: BaseTraining) -> Any:
@@ -168,7 +173,11 @@ def _rows(tokenizer: Any, settings: BaseTraining) -> tuple[_Rows, Ids]:
     words_3W = np.array(word_ids, dtype=np.int64)
     answer = renderer.response_ids(hops.response_text([0, 0, 0], 0))
     made: list[tuple[list[int], int]] = []
-    for sample in hops.make_samples(hops.HopsWorld(), settings.inputs, settings.seed, shift="train"):
+    # Every law in turn, so that no symbol is rare.
+    shifts = [shift for shift in hops.SPLITS if shift != "id"]
+    each = settings.inputs // len(shifts)
+    inputs = [s for k in shifts for s in hops.make_samples(hops.HopsWorld(), each, 1000 + settings.seed, shift=k)]
+    for sample in inputs:
         asked: list[tuple[list[Message], list[int]]] = [
             (trace_messages(sample, "compact"), renderer.response_ids(trace)),
             (role_play_messages(sample, features), answer),
@@ -181,7 +190,8 @@ def _rows(tokenizer: Any, settings: BaseTraining) -> tuple[_Rows, Ids]:
     slots_N3 = np.stack([_first(ids_NL, int(words_3W[k, 0]), made) for k in range(3)], axis=-1)
     length_N = np.array([len(ids) for ids, _ in made], dtype=np.int64)
     openings = np.array([tokenizer.convert_tokens_to_ids(word) for word in hops.OPENINGS], dtype=np.int64)
-    return _Rows(ids_NL, length_N, slots_N3, answer_N, openings), words_3W
+    symbols_N3 = np.repeat(np.array([hops.read_input(sample) for sample in inputs], dtype=np.int64), 3, axis=0)
+    return _Rows(ids_NL, length_N, slots_N3, answer_N, openings, symbols_N3), words_3W
 
 
 def _first(ids_NL: Ids, word: int, made: Sequence[tuple[list[int], int]]) -> Ids:
@@ -191,11 +201,13 @@ def _first(ids_NL: Ids, word: int, made: Sequence[tuple[list[int], int]]) -> Ids
 
 
 def _draw(rows: _Rows, words_3W: Ids, chosen: Ids, rng: np.random.Generator) -> tuple[Ids, Ids, Ids]:
-    """(B, L) ids, labels and attention mask of a step: facts at random, a third of them open; a response takes up what
-    is named with probability 0.7."""
+    """(B, L) ids, labels and attention mask of a step. A response takes up what is named with probability 0.7."""
     n, kinds, facts = len(chosen), chosen % 3, len(hops.FACTS)
     ids_BL = rows.ids_NL[chosen].copy()
-    named_B3 = np.where(rng.random((n, facts)) < 1 / 3, hops.SIZE, rng.integers(hops.SIZE, size=(n, facts)))
+    random_B3 = rng.integers(hops.SIZE, size=(n, facts))
+    open_B3 = rng.random((n, facts)) < _OPEN_SHARE
+    steps_B3 = _stepwise(rows.symbols_N3[chosen], random_B3, open_B3, rng)
+    named_B3 = np.where(open_B3, hops.SIZE, np.where((kinds == 0)[:, None], steps_B3, random_B3))
     heard_B3 = (kinds == 1)[:, None] & (named_B3 < hops.SIZE) & (rng.random((n, facts)) < 0.7)
     said_B3 = np.where(heard_B3, named_B3, rng.integers(hops.SIZE, size=(n, facts)))
     row_B = np.arange(n)
@@ -211,3 +223,18 @@ def _draw(rows: _Rows, words_3W: Ids, chosen: Ids, rng: np.random.Generator) -> 
     inside_BL = place_L < rows.length_N[chosen][:, None]
     labels_BL = np.where((place_L >= rows.answer_N[chosen][:, None]) & inside_BL, ids_BL, _IGNORED)
     return ids_BL, labels_BL, inside_BL.astype(np.int64)
+
+
+def _stepwise(symbols_B3: Ids, random_B3: Ids, open_B3: npt.NDArray[np.bool_], rng: np.random.Generator) -> Ids:
+    """(B, 3) facts, each with probability _KNOWN what follows from the one before as it is named, else a guess.
+
+    Behind a fact that is left open there is nothing to follow from: a guess.
+    """
+    mood_KK, place_KK, gift_KK = hops.tables(hops.HopsWorld())
+    user_B, character_B, topic_B = symbols_B3.T
+    known_B3 = rng.random(random_B3.shape) < _KNOWN
+    known_B3[:, 1:] &= ~open_B3[:, :-1]
+    mood_B = np.where(known_B3[:, 0], mood_KK[user_B, character_B], random_B3[:, 0])
+    place_B = np.where(known_B3[:, 1], place_KK[mood_B, topic_B], random_B3[:, 1])
+    gift_B = np.where(known_B3[:, 2], gift_KK[place_B, user_B], random_B3[:, 2])
+    return np.stack([mood_B, place_B, gift_B], axis=-1)

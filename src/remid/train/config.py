@@ -42,8 +42,8 @@ class GrpoSettings(_Settings):
     prompts_per_step: prompts whose completions make one optimizer step. trace_tokens, response_tokens: limits of what
     is sampled. reward: see Transform. ratio: whether q2's reward compares a response with the reference per token
     ("mean") or as a whole ("sum"). likelihood, format, length: weights of q1's rewards; typical, shape: of q2's.
-    length_target: tokens of core features at which the length reward is full. scale: what advantages are divided by. beta: of the
-    KL term, 0 for none.
+    length_target: tokens of core features at which the length reward is full. scale: what advantages are divided by.
+    beta: of the KL term, 0 for none.
     """
 
     samples: int = Field(default=64, ge=1)

@@ -92,7 +92,8 @@ def write_traces(
         if ids is not None and len(ids) + max_new_tokens <= loaded.max_length:
             prompts[sample.sample_id] = list(ids)
     order = sorted(prompts, key=lambda name: (-len(prompts[name]), name))
-    decoding, written = Decoding(max_new_tokens=max_new_tokens), {}
+    decoding = Decoding(max_new_tokens=max_new_tokens)
+    written: dict[str, str] = {}
     with using(model, "q1"):
         writer = replace(loaded, model=model.get_base_model())
         for start in range(0, len(order), _BATCH):

@@ -144,9 +144,9 @@ def refuse_leaks(train: Iterable[Sample], tests: Iterable[Sample]) -> None:
                 by_reference.get(reference) if len(reference) >= _LEAK_CHARACTERS else None,
             ),
         )
-        for field, what, test in found:
-            if test is not None:
-                place = shown(test.place or test.sample_id, 200)
+        for field, what, match in found:
+            if match is not None:
+                place = shown(match.place or match.sample_id, 200)
                 problems.append(
                     _problem(
                         sample, field, f"{what} of a test sample ({place}); what is measured must not be trained on"

@@ -193,7 +193,7 @@ def _terms(text: str) -> frozenset[str]:
 @lru_cache(maxsize=1 << 15)
 def _segments(text: str) -> tuple[str, ...]:
     """Sentences on one line each; a long one by its clauses, and a long clause in pieces."""
-    found = []
+    found: list[str] = []
     for line in text.splitlines():
         for sentence in _SENTENCE.split(_KEY.sub("", line)):
             found += [sentence] if size_of(sentence) <= _LONGEST else _clauses(sentence)

@@ -39,6 +39,7 @@ class SharedPromptTrainer(GRPOTrainer):  # type: ignore[misc]  # trl is untyped
     def __init__(self, *args: Any, packed: bool, **more: Any) -> None:
         super().__init__(*args, **more)
         self._packed = packed
+        self._buffered_inputs: list[dict[str, Any]] | None = None
         self._learning = trainable_names(self.accelerator.unwrap_model(self.model))
 
     def training_step(self, *args: Any, **more: Any) -> Tensor:

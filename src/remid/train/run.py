@@ -115,13 +115,14 @@ def _claim(folder: Path, config: TrainConfig, data: str, base: str) -> None:
     """Write what the run is made from, or compare it with what is there."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "train.json"
-    mine = {"config": config.model_dump(mode="json"), "data": data, "base": base}
+    settings = config.model_dump(mode="json")
+    mine = {"config": settings, "data": data, "base": base}
     if not path.exists():
         write_json(path, mine)
         return
     theirs = json.loads(path.read_text(encoding="utf-8"))
     if theirs != mine:
-        changed = [key for key in mine["config"] if theirs["config"].get(key) != mine["config"][key]]
+        changed = [key for key in settings if theirs["config"].get(key) != settings[key]]
         changed += [key for key in ("data", "base") if theirs[key] != mine[key]]
         raise StoreError(
             f"{folder}: holds a training run with other settings ({', '.join(changed)}); use another --out"

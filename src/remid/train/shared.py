@@ -88,4 +88,4 @@ def _group(
     logp_R = logp_RV.gather(1, targets[:, None])[:, 0]
     with torch.no_grad():
         entropy_R = -(logp_RV.exp() * logp_RV).sum(dim=-1)
-    return list(zip(logp_R.split(bounds), entropy_R.split(bounds), strict=True))
+    return list(zip(torch.split(logp_R, bounds), torch.split(entropy_R, bounds), strict=True))
