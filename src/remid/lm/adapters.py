@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -237,9 +238,11 @@ def _add(model: Any, name: str, config: Any, what: object) -> Any:
     from peft import PeftModel, get_peft_model
 
     try:
-        if not isinstance(model, PeftModel):
-            return get_peft_model(model, config, adapter_name=name)
-        model.add_adapter(name, config)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # between PEFT and transformers; users can do nothing
+            if not isinstance(model, PeftModel):
+                return get_peft_model(model, config, adapter_name=name)
+            model.add_adapter(name, config)
     except ValueError as error:
         raise ModelError(f"{what}: does not fit the model: {error}") from error
     return model
