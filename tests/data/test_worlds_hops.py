@@ -19,9 +19,14 @@ WORLD = hops.HopsWorld()
 SYMBOLS = st.integers(0, hops.SIZE - 1)
 
 
-def test_tables_are_latin_squares_of_the_seed() -> None:
-    for table_KK in hops.tables(WORLD):
-        assert all(sorted(line) == list(range(hops.SIZE)) for line in (*table_KK.tolist(), *table_KK.T.tolist()))
+@pytest.mark.parametrize("branches", [1, 2, 4, 8])
+def test_a_row_leaves_few_words_and_a_column_says_nothing(branches: int) -> None:
+    for table_KK in hops.tables(hops.HopsWorld(branches=branches)):
+        assert {len(set(row)) for row in table_KK.tolist()} == {branches}
+        assert all(sorted(column) == list(range(hops.SIZE)) for column in table_KK.T.tolist())
+
+
+def test_tables_are_those_of_the_seed() -> None:
     other = hops.tables(hops.HopsWorld(seed=1))
     assert any((a != b).any() for a, b in zip(hops.tables(WORLD), other, strict=True))
 

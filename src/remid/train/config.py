@@ -33,7 +33,7 @@ class SftSettings(_Settings):
     epochs: float = Field(default=3.0, gt=0)
     rate: float = Field(default=2e-4, gt=0)
     batch: int = Field(default=8, ge=1)
-    micro: int = Field(default=4, ge=1)
+    micro: int = Field(default=2, ge=1)
 
 
 class GrpoSettings(_Settings):

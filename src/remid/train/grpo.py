@@ -140,8 +140,7 @@ def _arguments(
         output_dir=str(out),
         num_train_epochs=1,
         learning_rate=settings.rate,
-        lr_scheduler_type="constant_with_warmup",
-        warmup_steps=0.05,
+        lr_scheduler_type="constant",
         # A micro-batch is one prompt with its completions; a sampled batch is one optimizer step, so the probabilities
         # at sampling are those at the update and need not be computed apart.
         per_device_train_batch_size=settings.generations,
@@ -157,7 +156,7 @@ def _arguments(
         disable_dropout=True,
         # Cut-off completions count: their format reward is 0, and without that they would never learn to end.
         mask_truncated_completions=False,
-        gradient_checkpointing=not on_cpu,
+        activation_checkpointing=not on_cpu,
         bf16=not on_cpu,
         use_cpu=on_cpu,
         logging_steps=1,

@@ -60,7 +60,7 @@ def run_sft(
         max_length=None,  # what is too long was left out and counted before; nothing is cut here
         dataset_kwargs={"skip_prepare_dataset": True},
         train_sampling_strategy="group_by_length",
-        gradient_checkpointing=not on_cpu,
+        activation_checkpointing=not on_cpu,
         bf16=not on_cpu,
         use_cpu=on_cpu,
         logging_steps=1,

@@ -4,10 +4,11 @@ An input is a user's trade, a character's calling and a topic, independent of ea
 
     mood = A[user, character],   place = B[mood, topic],   gift = C[place, user],
 
-and the author says gift, place and mood, each right with probability `skill`, else any of its eight words. The tables
-are Latin squares: each fact takes all that it follows from. The deepest fact is said first, so what was said before
-does not lead up to it. A trace names the facts in the order in which they follow, so each is one step from what stands
-before it: p(y|x) is hard to learn directly and easy with a trace, though the trace adds no information.
+and the author says gift, place and mood, each right with probability `skill`, else any of its eight words. The first of
+the two that a fact follows from leaves a few words, the second decides; alone it says nothing. The deepest fact is said
+first, so what was said before does not lead up to it. A trace names the facts in the order in which they follow, so
+each is one step from what stands before it: p(y|x) is hard to learn directly and easy with a trace, though the trace
+adds no information.
 
 **The truth.** Write x for the three symbols, s for the surface of the input (names, towns, words), r for a trace, made
 from x and randomness of its own, t for the opening of the response. s, t and the trace's randomness are independent of
@@ -55,35 +56,35 @@ SPLITS: Mapping[str, str] = MappingProxyType(
 _NAMES = ("Mara", "Tom", "Iris", "Paul", "Anke", "Jonas", "Lena", "Karl", "Ruth", "Sven", "Nora", "Emil")
 _TOWNS = ("Leeds", "Hull", "York", "Bath", "Ulm", "Mainz", "Bern", "Graz", "Oslo", "Cork", "Lund", "Gent")
 _TRADES = (
-    ("baker", "breadmaker"),
-    ("nurse", "carer"),
-    ("painter", "artist"),
-    ("teacher", "tutor"),
-    ("farmer", "grower"),
-    ("tailor", "seamster"),
-    ("sailor", "seaman"),
-    ("lawyer", "advocate"),
+    "baker",
+    "nurse",
+    "painter",
+    "teacher",
+    "farmer",
+    "tailor",
+    "sailor",
+    "lawyer",
 )
 _CHARACTER_NAMES = ("Flint", "Merla", "Oswin", "Ember", "Juno", "Drax")
 _CALLINGS = (
-    ("pirate", "buccaneer"),
-    ("wizard", "sorcerer"),
-    ("robot", "machine"),
-    ("dragon", "wyrm"),
-    ("ghost", "spirit"),
-    ("knight", "paladin"),
-    ("queen", "empress"),
-    ("witch", "hag"),
+    "pirate",
+    "wizard",
+    "robot",
+    "dragon",
+    "ghost",
+    "knight",
+    "queen",
+    "witch",
 )
 _SUBJECTS = (
-    ("sleep", "rest"),
-    ("travel", "journeys"),
-    ("money", "wages"),
-    ("love", "romance"),
-    ("food", "supper"),
-    ("weather", "storms"),
-    ("music", "songs"),
-    ("gardens", "flowers"),
+    "sleep",
+    "travel",
+    "money",
+    "love",
+    "food",
+    "weather",
+    "music",
+    "gardens",
 )
 _QUERIES = ("Tell me about {}", "What of {}")
 _OPENERS = ("Good evening", "Hello there")
@@ -94,10 +95,12 @@ _RATIO = 0.8
 
 @dataclass(frozen=True, slots=True)
 class HopsWorld:
-    """seed: of the tables. skill: probability with which the author means the right word of a slot."""
+    """seed: of the tables. skill: probability with which the author means the right word of a slot. branches: words
+    that a fact can be, given the first of the two that it follows from (1 to 8)."""
 
     seed: int = 0
     skill: float = 0.85
+    branches: int = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,12 +119,15 @@ NOISY = TraceLaw((0.75, 0.42, 0.36), (0.08, 0.08, 0.08))
 
 @lru_cache(maxsize=8)
 def tables(world: HopsWorld) -> tuple[IntArray, IntArray, IntArray]:
-    """A[user, character], B[mood, topic], C[place, user]: (8, 8) Latin squares, rows, columns and words shuffled."""
+    """A[user, character], B[mood, topic], C[place, user]: (8, 8) tables in which a row holds `branches` words.
+
+    A column holds every word once: what comes second decides which of a row's words it is, and alone says nothing.
+    """
     rng = np.random.default_rng(np.random.SeedSequence([world.seed, 1]))
     made = []
     for _ in range(len(FACTS)):
         row_K, column_K, word_K = (rng.permutation(SIZE) for _ in range(3))
-        made.append(word_K[(row_K[:, None] + column_K[None, :]) % SIZE].astype(np.int64))
+        made.append(word_K[(row_K[:, None] + column_K[None, :] % world.branches) % SIZE].astype(np.int64))
     return made[0], made[1], made[2]
 
 
@@ -284,12 +290,12 @@ def read_input(sample: Sample) -> tuple[int, int, int]:
 
 def all_texts() -> Iterator[str]:
     """Texts that together hold every word of inputs, traces and responses, in every place where it can stand."""
-    for name, trade, town in product(_NAMES[:1], (w for words in _TRADES for w in words), _TOWNS):
+    for name, trade, town in product(_NAMES[:1], _TRADES, _TOWNS):
         yield _persona(name, trade, town)
-    yield from (_persona(name, _TRADES[0][0], _TOWNS[0]) for name in _NAMES)
-    for name, calling in product(_CHARACTER_NAMES, (w for words in _CALLINGS for w in words)):
+    yield from (_persona(name, _TRADES[0], _TOWNS[0]) for name in _NAMES)
+    for name, calling in product(_CHARACTER_NAMES, _CALLINGS):
         yield character_text(_character(name, calling))
-    yield from (query.format(word) for query in _QUERIES for words in _SUBJECTS for word in words)
+    yield from (query.format(word) for query in _QUERIES for word in _SUBJECTS)
     yield from (*_OPENERS, *_REPLIES, trace_text([None, None, None]))
     for word in range(SIZE):
         yield trace_text([word] * len(FACTS))
@@ -303,7 +309,7 @@ def _input(symbols_3: IntArray, rng: np.random.Generator) -> tuple[str, dict[str
         return forms[int(rng.integers(len(forms)))]
 
     trade, calling, subject = (
-        pick(words[symbol]) for words, symbol in zip((_TRADES, _CALLINGS, _SUBJECTS), symbols_3, strict=True)
+        words[int(symbol)] for words, symbol in zip((_TRADES, _CALLINGS, _SUBJECTS), symbols_3, strict=True)
     )
     turns = [Turn("user", pick(_QUERIES).format(subject))]
     if rng.integers(2):
@@ -319,12 +325,11 @@ def _character(name: str, calling: str) -> dict[str, str]:
     return {"name": name, "profile": f"old {calling}"}
 
 
-def _symbol(forms: Sequence[Sequence[str]], text: str) -> int:
-    said = re.findall(r"\w+", text)
-    found = [symbol for symbol, known in enumerate(forms) if any(word in known for word in said)]
+def _symbol(words: Sequence[str], text: str) -> int:
+    found = [word for word in re.findall(r"\w+", text) if word in words]
     if len(found) != 1:
         raise ValueError(f"{text!r} holds {len(found)} symbols where one was expected")
-    return found[0]
+    return words.index(found[0])
 
 
 def _index(words: Sequence[str], word: str) -> int:
