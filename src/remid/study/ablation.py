@@ -213,10 +213,10 @@ def tables(
 
 def _arrays(scored: Mapping[str, Sequence[Scores]]) -> tuple[dict[str, FloatArray], FloatArray]:
     """Per arm (S, I) log q in nats per response, and (I,) tokens; NaN where there is none."""
-    nats = {name: np.array([one.nats for one in many], dtype=np.float64) for name, many in scored.items()}
     every = [one for many in scored.values() for one in many]
     if any(one.sample_ids != every[0].sample_ids for one in every):
         raise StoreError("ablation: the arms were scored on different test samples; use another --out")
+    nats = {name: np.array([one.nats for one in many], dtype=np.float64) for name, many in scored.items()}
     tokens_RI = np.array([one.tokens for one in every], dtype=np.float64)
     # A reference has as many tokens in every arm; where one arm could not score it, another may tell.
     known_RI = np.isfinite(tokens_RI)
