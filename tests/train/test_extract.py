@@ -66,11 +66,22 @@ def test_scripts_without_spaces(rare: Rarity) -> None:
     assert "characters" in trace
 
 
-def test_common_words_do_not_count(rare: Rarity) -> None:
-    assert rare.weight("the", "en") == 0
-    assert rare.weight("shell", "en") > rare.weight("from", "en")
-    plain = sample("I am here.", "You are the one.", ["And what do you do?"], "I am the one that you are with.")
-    found = take_up(plain, plain.reference, rare, "en")
+def test_common_words_and_words_of_no_topic_do_not_count() -> None:
+    """Of 200 talks each is about one of 50 things, said twice; "truly" falls into one text in fifty at random."""
+    rng = random.Random(0)
+    talks = []
+    for number in range(200):
+        thing = f"q{number % 50}q"
+        texts = [f"we like {thing} {number}", f"we have {thing} {number}", f"we say so {number}", f"we go on {number}"]
+        texts = [text + " truly" * (rng.random() < 0.02) for text in texts]
+        talks.append(sample(texts[0], texts[2], [texts[3]], texts[1]))
+    known = rarity(talks)
+    (language,) = known.texts
+    assert known.weight("we", language) == 0
+    assert known.weight("q7q", language) > 4
+    assert known.weight("truly", language) < 1
+    plain = sample("We truly have.", "We like so.", ["We go on truly?"], "We truly like, say, so we go on.")
+    found = take_up(plain, plain.reference, known, language)
     assert (found.dialogue, found.character, found.user) == ((), (), ())
 
 
@@ -111,12 +122,17 @@ def test_real_dialogues_give_nothing_away(name: str) -> None:
 
 
 def test_a_run_of_words_across_two_quotations_is_cut() -> None:
-    one = sample("", "Old zebras. Violet umbrellas!", ["Well?"], "Hm: old zebras violet umbrellas.")
+    one = sample(
+        "",
+        "Ancient zebras. Nothing else. Violet umbrellas!",
+        ["Well?"],
+        "Ancient zebras violet umbrellas ancient zebras.",
+    )
     known = rarity([one])
     found = take_up(one, one.reference, known, "unknown")
-    assert set(found.character) == {"Old zebras.", "Violet umbrellas!"}
+    assert set(found.character) == {"Ancient zebras.", "Violet umbrellas!"}
     trace = extract(one, known)
-    assert len({"Old zebras." in trace, "Violet umbrellas!" in trace}) == 2
+    assert len({"Ancient zebras." in trace, "Violet umbrellas!" in trace}) == 2
     assert not quotes_reference(trace, one)
 
 

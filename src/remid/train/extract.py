@@ -34,47 +34,82 @@ _LABELS: Mapping[Component, str] = {"user": "User", "character": "Character", "d
 _STEM = 5  # letters of a word that are compared: a stemmer for any language that has endings
 _COMMON = 0.05  # words in a larger share of a language's texts do not count
 _LONGEST = 14.0  # words of one snippet
+_SHORTEST = 10  # letters
 _SNIPPETS = 2  # of one component
 _PER_WORD = 0.1  # nats of rarity that each word of a snippet must be worth
-_ENOUGH = 3.0  # nats of rarity, less its words, that make a snippet worth quoting: one word in twenty texts
+_TOPICAL = 0.2  # texts above chance, per sample with a word, from which on a word counts in full
 _LEAK = 4  # words in a row
 
 _PIECES = re.compile(rf"[{UNSPACED}\uac00-\ud7af]+|(?:(?![{UNSPACED}\uac00-\ud7af])[^\W_])+")
+_DENSE = re.compile(rf"[{UNSPACED}\uac00-\ud7af]")
 _SENTENCE = re.compile(
     r"(?<!\b[A-Z]\.)(?<!\bM[rs]\.)(?<!\bMrs\.)(?<!\bDr\.)(?<=[.!?…])[\"'”’»)]*\s+|(?<=[。！？；;])|\n+"
 )
-_CLAUSE = re.compile(r"(?<=[,;:，、：）)])\s*|\s+(?=[-–—(])|(?=（)")
-_KEY = re.compile(r"^[a-z][a-z_ ]{0,24}: ")  # a character object's lines (data/record.py)
+_CLAUSE = re.compile(r"(?<=[,;，、）)])\s*|\s+(?=[-–—(])|(?=（)")
+_KEY = re.compile(r"^[a-z][a-z_ ]{0,24}: (?:\S+(?: \S+)?$)?")  # a character object's lines (data/record.py), with names
 _MARKUP = " \t*-–—>•“”'‘’"
 _QUOTES = str.maketrans('"`', "''")
 
 
 @dataclass(frozen=True, slots=True)
 class Rarity:
-    """How rare words are: per language the number of texts, and of texts that hold a term."""
+    """What words are worth in nats, per language. texts: how many were counted."""
 
+    worth: Mapping[str, Mapping[str, float]]
     texts: Mapping[str, int]
-    holding: Mapping[str, Mapping[str, int]]
 
     def weight(self, term: str, language: str) -> float:
-        """Nats: log of texts over texts with the term; 0 for a term that is common in its language."""
-        n = self.texts.get(language, 0)
-        held = self.holding[language].get(term, 0) if n else 0
-        return 0.0 if held > max(_COMMON * n, 2) else math.log((n + 1) / max(held, 1))
+        """Nats; 0 for what is common, or says nothing of what a talk is about; 0 in a language that was not seen."""
+        return self.worth.get(language, {}).get(term, self.most(language))
 
-    def enough(self, language: str) -> float:
-        """Nats that make a snippet worth quoting; less where there are too few texts to tell what is rare."""
-        return min(_ENOUGH, 0.5 * math.log(self.texts.get(language, 0) + 1))
+    def most(self, language: str) -> float:
+        """Nats of a word that one text alone has."""
+        return math.log(self.texts.get(language, 0) + 1)
 
 
 def rarity(samples: Iterable[Sample]) -> Rarity:
-    """Counted over the different texts (user, character, turns, reference) of samples, by the samples' language."""
-    seen: dict[str, set[str]] = {}
+    """Counted over the different texts (user, character, turns, reference) of samples, by the samples' language.
+
+    A word is worth the log of all texts over those that have it, less if it does not keep to samples: "dogs" come up
+    again in a talk that has them, "really" comes up anywhere.
+    """
+    groups: dict[str, list[set[str]]] = {}
     for sample in samples:
-        texts = (sample.user, sample.character, *(turn.text for turn in sample.dialogue), sample.reference)
-        seen.setdefault(_language(sample, with_reference=True), set()).update(texts)
-    holding = {language: Counter(term for text in texts for term in _terms(text)) for language, texts in seen.items()}
-    return Rarity({language: len(texts) for language, texts in seen.items()}, holding)
+        texts = {sample.user, sample.character, *(turn.text for turn in sample.dialogue), sample.reference}
+        groups.setdefault(_language(sample, with_reference=True), []).append(texts)
+    worth, counts = {}, {}
+    for language, talks in groups.items():
+        different = set().union(*talks)
+        counts[language] = n = len(different)
+        holding = Counter(term for text in different for term in _terms(text))
+        topical = _topical(talks)
+        worth[language] = {
+            term: 0.0 if held > max(_COMMON * n, 2) else topical[term] * math.log((n + 1) / held)
+            for term, held in holding.items()
+        }
+    return Rarity(worth, counts)
+
+
+def _topical(talks: Sequence[set[str]]) -> dict[str, float]:
+    """Per term 0 where it strikes texts at random, 1 where texts of a sample that has it have it more than once.
+
+    That is the texts per sample that has the term, less what they would be if it fell on texts at random.
+    """
+    texts: Counter[str] = Counter()
+    samples: Counter[str] = Counter()
+    for talk in talks:
+        each = [_terms(text) for text in talk]
+        texts.update(term for terms in each for term in terms)
+        samples.update(set().union(*each))
+    size = sum(map(len, talks)) / len(talks)
+    found = {}
+    for term, seen in texts.items():
+        share = min(seen / (size * len(talks)), 1.0)
+        by_chance = size * share / (1 - (1 - share) ** size)
+        # Counted as if five more samples had shown it to be topical: a few samples say little.
+        excess = (seen - samples[term] * by_chance + 5 * _TOPICAL) / (samples[term] + 5)
+        found[term] = min(1.0, max(0.0, excess / _TOPICAL))
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,19 +169,22 @@ def take_up(sample: Sample, sought: str, rare: Rarity, language: str, again: flo
     for component in _ORDER:
         segments = [segment for text in texts[component] for segment in _segments(text)]
         worth = {term: weight * (again if term in taken else 1) for term, weight in weights.items()}
-        chosen[component] = tuple(_best(segments, worth, rare.enough(language)))
+        # The best of many segments shares more by chance; of few texts none is so rare that it could pass much.
+        enough = min(math.log(len(segments) + 1), 0.5 * rare.most(language))
+        chosen[component] = tuple(_best(segments, worth, enough))
         taken |= {term for segment in chosen[component] for term in _terms(segment)}
     there = {term for parts in texts.values() for text in parts for term in _terms(text)}
-    total = sum(weights.values())
-    fresh = sum(weight for term, weight in weights.items() if term not in there) / total if total else None
-    return Snippets(chosen["dialogue"], chosen["character"], chosen["user"], fresh)
+    total = math.fsum(weights.values())
+    new = math.fsum(weight for term, weight in weights.items() if term not in there)
+    return Snippets(chosen["dialogue"], chosen["character"], chosen["user"], new / total if total else None)
 
 
 def _best(segments: Sequence[str], worth: Mapping[str, float], enough: float) -> Iterable[str]:
     """Segments whose words are worth the most, the earlier of equals; a word counts once."""
     left = dict(worth)
     for _ in range(_SNIPPETS):
-        gains = [sum(left.get(t, 0.0) for t in _terms(s)) - _PER_WORD * size_of(s) for s in segments]
+        # fsum: a plain sum's last digit depends on the order of a set, which differs from process to process.
+        gains = [math.fsum(left.get(t, 0.0) for t in _terms(s)) - _PER_WORD * size_of(s) for s in segments]
         if not gains or max(gains) < enough:
             return
         best = segments[gains.index(max(gains))]
@@ -183,7 +221,7 @@ def _terms(text: str) -> frozenset[str]:
     """What texts are compared by: beginnings of words, pairs of characters."""
     found = set()
     for piece in _PIECES.findall(_fold(text)):
-        if re.match(rf"[{UNSPACED}\uac00-\ud7af]", piece):
+        if _DENSE.match(piece):
             found |= {piece[k : k + 2] for k in range(max(1, len(piece) - 1))}
         elif len(piece) > 1:
             found.add(piece[:_STEM])
@@ -192,15 +230,24 @@ def _terms(text: str) -> frozenset[str]:
 
 @lru_cache(maxsize=1 << 15)
 def _segments(text: str) -> tuple[str, ...]:
-    """Sentences on one line each; a long one by its clauses, and a long clause in pieces."""
+    """Sentences on one line each; a long one by its clauses, and a long clause in pieces. No headings or bare names."""
     found: list[str] = []
     for line in text.splitlines():
-        for sentence in _SENTENCE.split(_KEY.sub("", line)):
-            found += [sentence] if size_of(sentence) <= _LONGEST else _clauses(sentence)
+        if not line.lstrip().startswith("#"):
+            for sentence in _SENTENCE.split(_KEY.sub("", line)):
+                found += [sentence] if size_of(sentence) <= _LONGEST else _clauses(sentence)
     # What could pass for a trace's own marks is taken out: emphasis, headings, fences, the quotation's end.
     plain = (segment.replace("**", "").replace("#", "").translate(_QUOTES) for segment in found)
     tidy = (" ".join(segment.split()).strip(_MARKUP) for segment in plain)
-    return tuple(dict.fromkeys(segment for segment in tidy if TOKEN.search(segment)))
+    return tuple(
+        dict.fromkeys(segment for segment in tidy if not segment.endswith(":") and _letters(segment) >= _SHORTEST)
+    )
+
+
+def _letters(text: str) -> int:
+    """Letters of an alphabet that say about as much."""
+    pieces = _PIECES.findall(text)
+    return sum(len(piece) * (3 if _DENSE.match(piece) else 1) for piece in pieces)
 
 
 def _clauses(sentence: str) -> list[str]:
@@ -218,10 +265,13 @@ def _clauses(sentence: str) -> list[str]:
 
 
 def _pieces(clause: str) -> list[str]:
+    """Parts of about equal size, none too long."""
+    whole = size_of(clause)
+    room = whole / math.ceil(max(whole, 1) / _LONGEST)
     found, start, size = [], 0, 0.0
     for token in TOKEN.finditer(clause):
         more = size_of(token[0])
-        if size + more > _LONGEST:
+        if size >= room or size + more > _LONGEST:
             found.append(clause[start : token.start()])
             start, size = token.start(), 0.0
         size += more
