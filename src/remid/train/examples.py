@@ -121,7 +121,13 @@ def _refuse_repeats(samples: Sequence[Sample]) -> None:
 
 
 def refuse_leaks(train: Iterable[Sample], tests: Iterable[Sample]) -> None:
-    """Raise DataError for every training sample that is a test sample too: by id, by its input, or by its reference.
+    """Raise DataError that names every training sample that is a test sample too (find_leaks)."""
+    if found := find_leaks(train, tests):
+        raise DataError([problem for _, problem in found])
+
+
+def find_leaks(train: Iterable[Sample], tests: Iterable[Sample]) -> list[tuple[Sample, Problem]]:
+    """Training samples that are test samples too, by id, by input or by reference, with what is wrong with them.
 
     Texts are compared without regard to case, width and spacing; references of at least 20 characters only.
     """
@@ -132,7 +138,7 @@ def refuse_leaks(train: Iterable[Sample], tests: Iterable[Sample]) -> None:
         by_id.setdefault(test.sample_id, test)
         by_input.setdefault(_input(test), test)
         by_reference.setdefault(_normal(test.reference), test)
-    problems = []
+    leaks = []
     for sample in train:
         reference = _normal(sample.reference)
         found = (
@@ -147,13 +153,9 @@ def refuse_leaks(train: Iterable[Sample], tests: Iterable[Sample]) -> None:
         for field, what, match in found:
             if match is not None:
                 place = shown(match.place or match.sample_id, 200)
-                problems.append(
-                    _problem(
-                        sample, field, f"{what} of a test sample ({place}); what is measured must not be trained on"
-                    )
-                )
-    if problems:
-        raise DataError(problems)
+                message = f"{what} of a test sample ({place}); take it out of the training data, or out of the test"
+                leaks.append((sample, _problem(sample, field, message)))
+    return leaks
 
 
 def q1_example(sample: Sample, trace: str, form: str, renderer: ChatRenderer, limit: int) -> Example | str:
