@@ -21,6 +21,7 @@ from remid.pipeline.progress import Progress
 from remid.train.config import LoraSettings, make_train_config, read_settings
 from remid.train.corl import train_corl
 from remid.train.journal import read_journal
+from remid.train.run import open_run
 from remid.train.scoring import AdapterScorer, Pair, using
 from remid.train.watched import train_watched
 
@@ -162,6 +163,9 @@ def test_training_data_that_are_test_data_are_refused(tmp_path: Path, training_d
     leaky.write_text(json.dumps(found))
     with pytest.raises(DataError, match="IDTrain"):
         train_corl(_config(leaky, tiny_folder), tmp_path / "out", QUIET)
+    run = open_run(_config(leaky, tiny_folder, drop_leaks=True), tmp_path / "other", QUIET)
+    kept = {sample.sample_id for sample in (*run.split.train, *run.split.held_out)}
+    assert kept == {f"IDTrain-{k}" for k in range(18)} - {"IDTrain-3"}
 
 
 def test_scoring_under_an_adapter_leaves_the_model_as_it_was(tiny_folder: Path) -> None:

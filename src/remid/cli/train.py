@@ -33,6 +33,9 @@ Traces = Annotated[
     typer.Option(help="First traces: auto, data, extractive (no LLM), model. Default: auto."),
 ]
 Format = Annotated[TraceFormat | None, typer.Option(help="Of traces. Default: compact.")]
+DropLeaks = Annotated[
+    bool, typer.Option("--drop-leaks", help="Leave out training samples that are test samples too; default: refuse.")
+]
 LimitTrain = Annotated[int | None, typer.Option(help="At most so many training samples.")]
 MaxTokens = Annotated[int | None, typer.Option(help="Of a prompt and its completion; longer ones are left out.")]
 Epochs = Annotated[float | None, typer.Option(help="Of supervised stages. Default: 3.")]
@@ -53,6 +56,7 @@ def sft(
     traces: Traces = None,
     trace_format: Format = None,
     reasoning: Annotated[bool, typer.Option(help="Train with traces, or q2 alone without any.")] = True,
+    drop_leaks: DropLeaks = False,
     limit: LimitTrain = None,
     max_tokens: MaxTokens = None,
     epochs: Epochs = None,
@@ -79,6 +83,7 @@ def corl(
     taxonomy: Taxonomy = None,
     traces: Traces = None,
     trace_format: Format = None,
+    drop_leaks: DropLeaks = False,
     limit: LimitTrain = None,
     max_tokens: MaxTokens = None,
     epochs: Epochs = None,
@@ -90,7 +95,7 @@ def corl(
     generations: Annotated[int | None, typer.Option(help="Completions per prompt. Default: 4.")] = None,
     prompts_per_step: Annotated[int | None, typer.Option(help="Prompts per optimizer step. Default: 4.")] = None,
     grpo_rate: Annotated[float | None, typer.Option(help="Learning rate of GRPO. Default: 1e-5.")] = None,
-    trace_tokens: Annotated[int | None, typer.Option(help="Limit of a sampled trace. Default: 96.")] = None,
+    trace_tokens: Annotated[int | None, typer.Option(help="Limit of a sampled trace. Default: 160.")] = None,
     response_tokens: Annotated[int | None, typer.Option(help="Limit of a sampled response. Default: 96.")] = None,
     reward: Annotated[str | None, typer.Option(help="exp, mean, sum or advantage. Default: exp.")] = None,
     beta: Annotated[float | None, typer.Option(help="Weight of the KL term. Default: 0.")] = None,
@@ -127,6 +132,7 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
     """The settings among a command's options that are settings of the run as they stand."""
     names = ("data", "model", "device", "mapping", "taxonomy", "traces", "limit", "max_tokens", "seed")
     given = {name: options[name] for name in names}
+    given["drop_leaks"] = options["drop_leaks"] or None
     form = options["trace_format"]
     return given | {"trace_format": None if form is None else form.value}
 

@@ -22,19 +22,19 @@ SETTINGS: dict[str, Any] = {
     "max_tokens": 256,
     "rounds": 1,
     "lora": {"r": 16, "alpha": 32, "dropout": 0.0},
-    "sft": {"epochs": 10, "rate": 5e-3, "batch": 32, "micro": 32},
+    "sft": {"epochs": 6, "rate": 2e-3, "batch": 32, "micro": 32},
     "grpo": {
-        "samples": 512,
+        "samples": 768,
         "generations": 8,
         "prompts_per_step": 16,
-        "rate": 1e-3,
+        "rate": 2e-3,
         "trace_tokens": 32,
         "response_tokens": 12,
         "reward": "mean",
     },
 }
 #: Samples in training, in the ID test, and under each shift.
-SIZES: MappingProxyType[str, int] = MappingProxyType({"train": 1500, "test": 300, "shifted": 150})
+SIZES: MappingProxyType[str, int] = MappingProxyType({"train": 1100, "test": 300, "shifted": 150})
 
 
 def hops_material(folder: Path, changed: Mapping[str, Any], progress: Progress) -> Material:
@@ -48,7 +48,8 @@ def hops_material(folder: Path, changed: Mapping[str, Any], progress: Progress) 
         data = folder / f"hops-{seed}.json"
         if not data.exists():
             folder.mkdir(parents=True, exist_ok=True)
-            write_benchmark(hops.make_benchmark(world, seed, **SIZES), data)
+            made = hops.make_benchmark(world, seed, train=SIZES["train"], test=SIZES["test"], shifted=SIZES["shifted"])
+            write_benchmark(made, data)
         base = folder / "base"
         if not base.exists():
             progress.say("making the base model of the hops world (about a minute)")

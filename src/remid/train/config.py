@@ -51,7 +51,7 @@ class GrpoSettings(_Settings):
     prompts_per_step: int = Field(default=4, ge=1)
     rate: float = Field(default=1e-5, gt=0)
     temperature: float = Field(default=1.0, gt=0)
-    trace_tokens: int = Field(default=96, ge=8)
+    trace_tokens: int = Field(default=160, ge=8)
     response_tokens: int = Field(default=96, ge=4)
     reward: Transform = "exp"
     ratio: Literal["mean", "sum"] = "mean"
@@ -69,7 +69,8 @@ class TrainConfig(_Settings):
     """Everything that a trained estimator depends on, with its defaults.
 
     data: benchmark files with a training split (IDTrain). traces: where the first traces come from; "auto" takes those
-    in the data if every training sample has one that parses, else extractive ones. limit: at most so many training
+    in the data if every training sample has one that parses, else extractive ones. drop_leaks: leave out training
+    samples that are test samples too, instead of refusing to begin. limit: at most so many training
     samples. holdout: share of them that is never trained on and by which stages are compared. max_tokens: of a prompt
     and its completion together; what is longer is left out and counted. rounds: of CoRL at most; patience: rounds
     without a better held-out likelihood before it stops. reasoning: False trains q2 alone, without traces.
@@ -85,6 +86,7 @@ class TrainConfig(_Settings):
     traces: TraceOrigin = "auto"
     trace_format: Literal["compact", "full"] = "compact"
     reasoning: bool = True
+    drop_leaks: bool = False
     limit: int | None = Field(default=None, ge=4)
     holdout: float = Field(default=0.15, gt=0, lt=0.9)
     max_tokens: int = Field(default=2048, ge=32)

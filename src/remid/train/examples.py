@@ -11,7 +11,7 @@ import json
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -153,9 +153,17 @@ def find_leaks(train: Iterable[Sample], tests: Iterable[Sample]) -> list[tuple[S
         for field, what, match in found:
             if match is not None:
                 place = shown(match.place or match.sample_id, 200)
-                message = f"{what} of a test sample ({place}); take it out of the training data, or out of the test"
+                what = f"{what} of a test sample ({place})"
+                message = f"{what}; take it out of the training data or of the test, or use --drop-leaks"
                 leaks.append((sample, _problem(sample, field, message)))
     return leaks
+
+
+def without_leaks(benchmark: Benchmark) -> tuple[Benchmark, int]:
+    """The benchmark without training samples that are test samples too, and how many they were."""
+    leaked = {id(sample) for sample, _ in find_leaks(benchmark.train, benchmark.test)}
+    kept = tuple(sample for sample in benchmark.samples if id(sample) not in leaked)
+    return replace(benchmark, samples=kept), len(leaked)
 
 
 def q1_example(sample: Sample, trace: str, form: str, renderer: ChatRenderer, limit: int) -> Example | str:

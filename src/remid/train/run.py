@@ -17,7 +17,7 @@ from remid.pipeline.progress import Progress
 from remid.pipeline.run import write_json
 from remid.train.config import TrainConfig
 from remid.train.evaluate import write_traces
-from remid.train.examples import Split, refuse_leaks, split_training
+from remid.train.examples import Split, refuse_leaks, split_training, without_leaks
 from remid.train.journal import Journal
 from remid.train.scoring import AdapterScorer
 from remid.types import Benchmark, Sample
@@ -89,10 +89,15 @@ def open_run(config: TrainConfig, folder: Path, progress: Progress) -> TrainRun:
     Raises DataError, ConfigError, ModelError; StoreError where the folder belongs to another run.
     """
     benchmark = read_benchmark(config.data, mapping=config.mapping, taxonomy=config.taxonomy)
+    dropped = 0
+    if config.drop_leaks:
+        benchmark, dropped = without_leaks(benchmark)
     split = split_training(benchmark, config.limit, config.holdout, config.seed)
     refuse_leaks((*split.train, *split.held_out), benchmark.test)
     source = find_model(config.model)
     _claim(folder, config, split.digest, source.fingerprint)
+    if dropped:
+        progress.say(f"{dropped} training samples are test samples too, and are left out")
     progress.say(f"loading {source.name}")
     loaded = load_model(source, device=config.device, dtype=config.dtype, trust_remote_code=config.trust_remote_code)
     model = new_adapters(loaded.model, config.lora, ("q1", "q2"), config.seed)
