@@ -153,8 +153,8 @@ def find_leaks(train: Iterable[Sample], tests: Iterable[Sample]) -> list[tuple[S
         for field, what, match in found:
             if match is not None:
                 place = shown(match.place or match.sample_id, 200)
-                what = f"{what} of a test sample ({place})"
-                message = f"{what}; take it out of the training data or of the test, or use --drop-leaks"
+                mend = "take it out of the training data or of the test, or use --drop-leaks"
+                message = f"{what} of a test sample ({place}); {mend}"
                 leaks.append((sample, _problem(sample, field, message)))
     return leaks
 
