@@ -40,7 +40,7 @@ _KINDS = (0.6, 0.25, 0.15)
 class BaseTraining:
     """How the base is made. inputs: how many it sees. batch: sequences per step. seed: of weights, inputs and order."""
 
-    steps: int = 1500
+    steps: int = 1400
     batch: int = 64
     inputs: int = 2000
     width: int = 96

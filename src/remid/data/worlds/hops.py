@@ -100,7 +100,7 @@ class HopsWorld:
 
     seed: int = 0
     skill: float = 0.85
-    branches: int = 2
+    branches: int = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +113,8 @@ class TraceLaw:
 
 PERFECT = TraceLaw((1.0, 1.0, 1.0))
 #: Traces as someone careless would collect them. The later a fact, the likelier it is left open: whoever imitates the
-#: commonest trace names the mood alone.
-NOISY = TraceLaw((0.75, 0.42, 0.36), (0.08, 0.08, 0.08))
+#: commonest trace leaves the gift open.
+NOISY = TraceLaw((0.75, 0.6, 0.36), (0.08, 0.08, 0.08))
 
 
 @lru_cache(maxsize=8)
