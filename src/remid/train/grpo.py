@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -42,15 +43,15 @@ class SharedPromptTrainer(GRPOTrainer):  # type: ignore[misc]  # trl is untyped
         self._buffered_inputs: list[dict[str, Any]] | None = None
         self._learning = trainable_names(self.accelerator.unwrap_model(self.model))
 
-    def training_step(self, *args: Any, **more: Any) -> Tensor:
-        """One micro-batch. Raises RuntimeError where an adapter that was switched on for scoring was left on."""
+    def _compute_loss(self, model: Any, inputs: Any) -> Tensor:
+        """Of one micro-batch. Raises RuntimeError where an adapter that was switched on for scoring was left on."""
         learning = trainable_names(self.accelerator.unwrap_model(self.model))
         if learning != self._learning:
             raise RuntimeError(
                 f"{len(set(learning) ^ set(self._learning))} weights changed between trainable and frozen in training"
             )
-        step: Tensor = super().training_step(*args, **more)
-        return step
+        loss: Tensor = super()._compute_loss(model, inputs)
+        return loss
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
         """As TRL's, but completions of one prompt stay in one micro-batch: TRL shuffles them first."""
@@ -117,19 +118,39 @@ def run_grpo(  # noqa: PLR0913 - what a stage is made of, all of it by name
     activate(model, adapter)
     if settings.beta:
         frozen_copy(model, adapter, "ref")  # what the KL term holds on to
-    trainer = SharedPromptTrainer(
-        model=model,
-        packed=packs(model),
-        reward_funcs=list(rewards),
-        args=_arguments(model, settings, weights, max_new_tokens, out, seed),
-        train_dataset=Dataset.from_list(rows),
-        processing_class=tokenizer,
-        rollout_func=_rollout(renderer, settings, max_new_tokens, seed),
-        callbacks=list(callbacks),
-    )
-    trainer.beta = settings.beta  # given at once, TRL would look for an adapter that is called "default"
-    trainer.remove_callback(PrinterCallback)  # the journal's callback says what there is to say
-    trainer.train(resume_from_checkpoint=last_checkpoint(out))
+    with _left_as_it_was(model):
+        trainer = SharedPromptTrainer(
+            model=model,
+            packed=packs(model),
+            reward_funcs=list(rewards),
+            args=_arguments(model, settings, weights, max_new_tokens, out, seed),
+            train_dataset=Dataset.from_list(rows),
+            processing_class=tokenizer,
+            rollout_func=_rollout(renderer, settings, max_new_tokens, seed),
+            callbacks=list(callbacks),
+        )
+        trainer.beta = settings.beta  # given at once, TRL would look for an adapter that is called "default"
+        trainer.remove_callback(PrinterCallback)  # the journal's callback says what there is to say
+        trainer.train(resume_from_checkpoint=last_checkpoint(out))
+
+
+@contextmanager
+def _left_as_it_was(model: Any) -> Iterator[None]:
+    """Undo what TRL does to a model for good: every adapter's dropout set to 0, `forward` replaced.
+
+    Without this the stages behind a GRPO stage would train without dropout, but only where they were not resumed.
+    """
+    dropouts = {m: m.p for m in model.modules() if isinstance(m, torch.nn.Dropout)}
+    forwards = {m: m.__dict__.get("forward") for m in (model, model.get_base_model())}
+    try:
+        yield
+    finally:
+        for dropout, p in dropouts.items():
+            dropout.p = p
+        for module, forward in forwards.items():
+            module.__dict__.pop("forward", None)
+            if forward is not None:
+                module.forward = forward
 
 
 def _arguments(

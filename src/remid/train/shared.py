@@ -62,14 +62,16 @@ def packs(model: Any) -> bool:
 def _group(
     model: Any, prompt: Sequence[int], completions: Sequence[Ids], temperature: float
 ) -> list[tuple[Tensor, Tensor]]:
-    device, start = model.device, len(prompt)
+    weight = next(model.parameters())  # a model wrapped for several processes has no device and no type of its own
+    device, start = weight.device, len(prompt)
     fed = [list(c[:-1]) for c in completions]  # nothing is read after a completion's last token
     ids = [*prompt, *(token for c in fed for token in c)]
     positions = [*range(start), *(p for c in fed for p in range(start, start + len(c)))]
     owner = torch.tensor([-1] * start + [k for k, c in enumerate(fed) for _ in c], device=device)
     at = torch.arange(len(ids), device=device)
     seen = ((owner[None] == -1) | (owner[None] == owner[:, None])) & (at[None] <= at[:, None])
-    mask = torch.zeros(seen.shape, dtype=model.dtype, device=device).masked_fill_(~seen, torch.finfo(model.dtype).min)
+    mask = torch.zeros(seen.shape, dtype=weight.dtype, device=device)
+    mask.masked_fill_(~seen, torch.finfo(weight.dtype).min)
     rows, bounds = [], []
     first = start
     for c in fed:
