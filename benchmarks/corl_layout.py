@@ -45,7 +45,7 @@ Seconds = dict[str, float]
 PARTS = ("generation", "reward", "training")
 
 
-def timed(kind: Any) -> Any:
+def timed(kind: Any, clock: Callable[[], float]) -> Any:
     """The trainer, with the seconds that its parts take."""
 
     class Timed(kind):  # type: ignore[misc]
@@ -54,9 +54,9 @@ def timed(kind: Any) -> Any:
             self.seconds: Seconds = defaultdict(float)
 
         def _clock(self, part: str, call: Callable[[], Any]) -> Any:
-            begin = time.perf_counter()
+            begin = clock()
             result = call()
-            self.seconds[part] += time.perf_counter() - begin
+            self.seconds[part] += clock() - begin
             return result
 
         def _generate(self, *args: Any) -> Any:
@@ -74,8 +74,8 @@ def timed(kind: Any) -> Any:
 class Bench:
     """Both layouts, ready to take a step on any samples."""
 
-    def __init__(self, settings: GrpoSettings, tokens: int) -> None:
-        self.settings, self.tokens = settings, tokens
+    def __init__(self, settings: GrpoSettings, tokens: int, clock: Callable[[], float]) -> None:
+        self.settings, self.tokens, self.clock = settings, tokens, clock
         self.loaded = load_model(find_model("builtin"), device="cpu")
         self.renderer = ChatRenderer(self.loaded.tokenizer)
         self.model = new_adapters(self.loaded.model, LoraSettings(), ("q1", "q2"), 0)
@@ -123,7 +123,7 @@ class Bench:
         if shared:
             more = {"packed": True, "rollout_func": _rollout(self.renderer, self.settings, self.tokens, seed)}
         with tempfile.TemporaryDirectory() as folder:
-            trainer = timed(SharedPromptTrainer if shared else GRPOTrainer)(
+            trainer = timed(SharedPromptTrainer if shared else GRPOTrainer, self.clock)(
                 model=model,
                 reward_funcs=[self.shared_reward if shared else self.pairwise_reward],
                 args=_arguments(model, self.settings, [1.0], self.tokens, Path(folder), seed),
@@ -171,13 +171,14 @@ def main() -> None:
     parser.add_argument("--generations", type=int, default=4)
     parser.add_argument("--tokens", type=int, default=96, help="of a completion at most")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--cpu-time", action="store_true", help="processor seconds, where others use the machine too")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     benchmark = read_benchmark([mini_benchmark_paths()[0]])
     train = sorted(benchmark.train, key=lambda sample: sample.sample_id)
     settings = GrpoSettings(generations=options.generations, prompts_per_step=options.prompts)
-    bench = Bench(settings, options.tokens)
+    bench = Bench(settings, options.tokens, time.process_time if options.cpu_time else time.perf_counter)
     rows: dict[bool, list[Seconds]] = {True: [], False: []}
     for turn in range(options.turns + 1):
         start = turn * options.prompts
