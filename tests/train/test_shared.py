@@ -113,3 +113,7 @@ def test_packed_is_one_by_one_on_the_embedded_model(embedded: LoadedModel) -> No
         expected, _ = completion_logps(embedded.model, prompts, said, packed=False)
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+    packed = gradients(embedded.model, completion_logps(embedded.model, prompts, said)[0])
+    apart = gradients(embedded.model, completion_logps(embedded.model, prompts, said, packed=False)[0])
+    for a, b in zip(packed, apart, strict=True):
+        assert float((a - b).norm()) < 1e-4 * float(b.norm())
