@@ -22,6 +22,7 @@ from trl.trainer.utils import split_tensor_dict
 
 from remid.lm.adapters import activate, frozen_copy, trainable_names
 from remid.lm.chat import ChatRenderer, Message
+from remid.train.arguments import common_arguments
 from remid.train.config import GrpoSettings
 from remid.train.resume import last_checkpoint
 from remid.train.rollout import sample_completions
@@ -156,9 +157,8 @@ def _left_as_it_was(model: Any) -> Iterator[None]:
 def _arguments(
     model: Any, settings: GrpoSettings, weights: Sequence[float], max_new_tokens: int, out: Path, seed: int
 ) -> GRPOConfig:
-    on_cpu = model.device.type == "cpu"
     return GRPOConfig(
-        output_dir=str(out),
+        **common_arguments(model, out, seed),
         num_train_epochs=1,
         learning_rate=settings.rate,
         lr_scheduler_type="constant",
@@ -177,20 +177,7 @@ def _arguments(
         disable_dropout=True,
         # Cut-off completions count: their format reward is 0, and without that they would never learn to end.
         mask_truncated_completions=False,
-        activation_checkpointing=not on_cpu,
-        bf16=not on_cpu,
-        use_cpu=on_cpu,
-        logging_steps=1,
-        logging_first_step=True,
-        save_strategy="steps",
         save_steps=_SAVE_EVERY,
-        save_total_limit=1,
-        report_to="none",
-        disable_tqdm=True,
-        seed=seed,
-        data_seed=seed,
-        dataloader_num_workers=0,
-        dataloader_pin_memory=not on_cpu,
     )
 
 

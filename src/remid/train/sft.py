@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from remid.errors import ConfigError
+from remid.train.arguments import common_arguments
 from remid.train.config import SftSettings
 from remid.train.examples import Example
 
@@ -48,9 +49,8 @@ def run_sft(
         }
         for e in examples
     ]
-    on_cpu = model.device.type == "cpu"
     config = SFTConfig(
-        output_dir=str(out),
+        **common_arguments(model, out, seed),
         num_train_epochs=settings.epochs,
         learning_rate=settings.rate,
         lr_scheduler_type="cosine",
@@ -60,20 +60,7 @@ def run_sft(
         max_length=None,  # what is too long was left out and counted before; nothing is cut here
         dataset_kwargs={"skip_prepare_dataset": True},
         train_sampling_strategy="group_by_length",
-        activation_checkpointing=not on_cpu,
-        bf16=not on_cpu,
-        use_cpu=on_cpu,
-        logging_steps=1,
-        logging_first_step=True,
-        save_strategy="steps",
         save_steps=50,
-        save_total_limit=1,
-        report_to="none",
-        disable_tqdm=True,
-        seed=seed,
-        data_seed=seed,
-        dataloader_num_workers=0,
-        dataloader_pin_memory=not on_cpu,
     )
     trainer = SFTTrainer(
         model=model,
