@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from remid.data.worlds import hops
 from remid.lm.chat import ChatRenderer, Message
+from remid.lm.small import MARK, frames, small_llama, word_tokenizer
 from remid.pipeline.prompts import role_play_messages
 from remid.pipeline.reason import trace_messages
 from remid.pipeline.traces import parse_trace
@@ -26,8 +27,6 @@ from remid.types import Sample, Turn
 
 Ids = npt.NDArray[np.int64]
 
-_TEMPLATE = "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>{% endfor %}"
-_SPECIALS = ("<|end|>", "<|system|>", "<|user|>", "<|assistant|>")
 _MAX_LENGTH = 256
 _IGNORED = -100  # the label that is left out of the loss
 #: In the base's own traces: how often a fact is left open, and how often one that is named is what follows.
@@ -65,43 +64,15 @@ def make_base(folder: Path, settings: BaseTraining | None = None) -> Path:
 
 
 def make_tokenizer() -> Any:
-    """A word-level fast tokenizer that knows every text of the hops world and what the prompts put around it.
+    """A tokenizer that knows every text of the hops world and what the prompts put around it (lm/small.py).
 
-    A token is a word with the space or line break before it, a punctuation mark, or a fixed piece of a prompt.
+    Punctuation marks are tokens of their own.
     """
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    frames = _frames()
-    escaped = "|".join("".join(f"\\{c}" if not c.isalnum() and c not in " \n" else c for c in f) for f in frames)
-    split = pre_tokenizers.Split(Regex(f"{escaped}|[ \\n]?[^\\s.,]+|[.,]|\\s"), "isolated")
-    words = dict.fromkeys([*_SPECIALS, "<unk>", *frames, "\n", " ", ".", "a", "x"])
-    for text in hops.all_texts():
-        features = parse_trace(text).features or ""
-        words |= dict.fromkeys(word for part in (text, features) if part for word, _ in split.pre_tokenize_str(part))
-    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = split
-    tokenizer.decoder = decoders.Fuse()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        eos_token=_SPECIALS[0],
-        pad_token=_SPECIALS[0],
-        unk_token="<unk>",
-        additional_special_tokens=list(_SPECIALS[1:]),
-        chat_template=_TEMPLATE,
-        clean_up_tokenization_spaces=False,
-        model_max_length=_MAX_LENGTH,
-    )
-
-
-def _frames() -> list[str]:
-    """The fixed pieces of both prompts, longest first."""
-    mark = "\x00"
-    talk = tuple(Turn("agent" if k == 1 else "user", mark) for k in range(3))
-    probe = Sample("", "", "", "", mark, mark, talk, "")
-    texts = [m.content for m in (*role_play_messages(probe, mark), *trace_messages(probe, "compact"))]
-    pieces = {piece for text in texts for piece in text.split(mark) if piece}
-    return sorted(pieces, key=lambda piece: (-len(piece), piece))
+    talk = tuple(Turn("agent" if k == 1 else "user", MARK) for k in range(3))
+    probe = Sample("", "", "", "", MARK, MARK, talk, "")
+    fixed = frames(m.content for m in (*role_play_messages(probe, MARK), *trace_messages(probe, "compact")))
+    texts = [part for text in hops.all_texts() for part in (text, parse_trace(text).features) if part]
+    return word_tokenizer(fixed, texts, r"[ \n]?[^\s.,]+|[.,]", _MAX_LENGTH)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,27 +94,12 @@ class _Rows:
 
 def _train(tokenizer: Any, settings: BaseTraining) -> Any:
     import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
 
     rng = np.random.default_rng(np.random.SeedSequence(settings.seed))
     rows, words_3W = _rows(tokenizer, settings)
     with torch.random.fork_rng():
         torch.manual_seed(settings.seed)
-        model = LlamaForCausalLM(
-            LlamaConfig(
-                vocab_size=len(tokenizer),
-                hidden_size=settings.width,
-                intermediate_size=2 * settings.width,
-                num_hidden_layers=settings.layers,
-                num_attention_heads=4,
-                num_key_value_heads=4,
-                max_position_embeddings=_MAX_LENGTH,
-                bos_token_id=None,
-                eos_token_id=tokenizer.eos_token_id,
-                pad_token_id=tokenizer.pad_token_id,
-                initializer_range=0.05,
-            )
-        )
+        model = small_llama(tokenizer, settings.width, settings.layers)
         optimiser = torch.optim.AdamW(model.parameters(), lr=settings.rate, betas=(0.9, 0.98), weight_decay=0.0)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimiser, lambda step: min(1.0, (step + 1) / 30) * (1 - step / settings.steps)

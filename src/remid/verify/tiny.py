@@ -22,6 +22,7 @@ from remid.data.worlds import text as worlds
 from remid.data.worlds import text_grammar as grammar
 from remid.lm.chat import ChatRenderer, Message
 from remid.lm.models import LoadedModel, ModelSource
+from remid.lm.small import MARK, frames, small_llama, word_tokenizer
 from remid.pipeline.prompts import role_play_messages
 from remid.pipeline.traces import parse_trace
 from remid.types import FloatArray, IntArray, Sample
@@ -29,8 +30,6 @@ from remid.types import FloatArray, IntArray, Sample
 if TYPE_CHECKING:
     import torch
 
-_TEMPLATE = "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>{% endfor %}"
-_SPECIALS = ("<|end|>", "<|system|>", "<|user|>", "<|assistant|>")
 _MAX_LENGTH = 512
 #: Token sequences of responses, padded with -1: (N, longest).
 Ids = npt.NDArray[np.int64]
@@ -73,49 +72,17 @@ def messages_of(sample: Sample) -> list[Message]:
 
 
 def make_tokenizer() -> Any:
-    """A word-level fast tokenizer that knows every text of the grammar and the frame of the prompts.
+    """A tokenizer that knows every text of the grammar and the frame of the prompts (lm/small.py).
 
-    A token is a word with the space or line break before it; a fixed piece of the system message is one token, and so
-    is the generic sentence. Anything else is the unknown token, which does not decode to itself: the renderer refuses
-    such a response.
+    The generic sentence is one token, as a fixed piece of the system message is.
     """
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    frames = _frames()
-    escaped = "|".join("".join(f"\\{c}" if not c.isalnum() and c not in " \n" else c for c in f) for f in frames)
-    split = pre_tokenizers.Split(Regex(f"{escaped}|[ \\n]?[^\\s]+|\\s"), "isolated")
     said = [
         *(f"{opening} consider" for opening in worlds.OPENINGS.values()),
         *(grammar.response_text("Ah,", y, s) for y in range(grammar.SLOT_RESPONSES) for s in range(grammar.SURFACES)),
     ]
-    words = dict.fromkeys([*_SPECIALS, "<unk>", *frames, "\n", " ", ".", "a", "x"])
-    for text in (*grammar.all_texts(), *said):
-        words |= dict.fromkeys(word for word, _ in split.pre_tokenize_str(text))
-    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = split
-    tokenizer.decoder = decoders.Fuse()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        eos_token=_SPECIALS[0],
-        pad_token=_SPECIALS[0],
-        unk_token="<unk>",
-        additional_special_tokens=list(_SPECIALS[1:]),
-        chat_template=_TEMPLATE,
-        clean_up_tokenization_spaces=False,
-        model_max_length=_MAX_LENGTH,
-    )
-
-
-def _frames() -> list[str]:
-    """The fixed pieces of the system message and the generic sentence, longest first."""
-    marks = ("\x01", "\x02", "\x03")
-    probe = Sample("", "", "", "", marks[1], marks[0], (), "")
-    text = role_play_messages(probe, marks[2])[0].content
-    for mark in marks:
-        text = text.replace(mark, "\x00")
-    pieces = [piece for piece in text.split("\x00") if piece]
-    return sorted([*pieces, grammar.GENERIC_SENTENCE], key=len, reverse=True)
+    probe = Sample("", "", "", "", MARK, MARK, (), "")
+    fixed = frames([role_play_messages(probe, MARK)[0].content, grammar.GENERIC_SENTENCE])
+    return word_tokenizer(fixed, (*grammar.all_texts(), *said), r"[ \n]?[^\s]+", _MAX_LENGTH)
 
 
 def draw_prompts(
@@ -139,7 +106,6 @@ def all_symbols(times: int) -> IntArray:
 def train_tiny(settings: Training) -> LoadedModel:
     """A model trained on responses drawn from the voices' channels; inputs uniform over symbols and kinds of trace."""
     import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
 
     tokenizer = make_tokenizer()
     renderer = ChatRenderer(tokenizer)
@@ -151,21 +117,7 @@ def train_tiny(settings: Training) -> LoadedModel:
     voices = _voices(renderer, settings.voices)
     with torch.random.fork_rng():
         torch.manual_seed(settings.seed)
-        model = LlamaForCausalLM(
-            LlamaConfig(
-                vocab_size=len(tokenizer),
-                hidden_size=settings.width,
-                intermediate_size=2 * settings.width,
-                num_hidden_layers=settings.layers,
-                num_attention_heads=4,
-                num_key_value_heads=4,
-                max_position_embeddings=_MAX_LENGTH,
-                bos_token_id=None,
-                eos_token_id=tokenizer.eos_token_id,
-                pad_token_id=tokenizer.pad_token_id,
-                initializer_range=0.05,
-            )
-        )
+        model = small_llama(tokenizer, settings.width, settings.layers)
         _fit(model, prompts, voices, settings, rng)
     source = ModelSource("text-world-tiny", None, f"tiny:{settings}")
     return LoadedModel(source, model.eval(), tokenizer, torch.device("cpu"), "float32", _MAX_LENGTH)
