@@ -10,16 +10,18 @@ from pipeline_fakes import sample
 from remid.errors import ConfigError
 from remid.estimate import balanced_design
 from remid.pipeline.plan import Group
+from remid.pipeline.shorten import cut, shorten
+from remid.pipeline.traces import parse_trace
 from remid.study.settings import (
     SETTINGS,
     chosen_settings,
-    cut,
     dose,
     mask,
     other_shift_donors,
     same_subset_donors,
     setting_features,
 )
+from remid.train.extract import extract, rarity
 
 COMPACT = "Content: It greets Reto by name, then points at the plan on the wall.\nStyle: Blunt, kind, short."
 FULL = (
@@ -56,6 +58,19 @@ def test_a_cut_is_line_by_line_a_beginning(text: str, share: float) -> None:
     assert len(lines) == len(text.split("\n"))
     assert all(whole.startswith(part) for whole, part in zip(text.split("\n"), lines, strict=True))
     assert cut(text, 1.0) == "\n".join(line.rstrip() for line in text.split("\n"))
+
+
+def test_a_shorter_trace_parses_and_loses_core_features_alone() -> None:
+    compact = f"## Core Features\n{COMPACT}"
+    assert shorten(compact, 0.5) == f"## Core Features\n{cut(COMPACT, 0.5)}"
+    whole = extract(sample(0, "IDTest", "id"), rarity([sample(0, "IDTest", "id")]), "full")
+    short = shorten(whole, 0.5)
+    features = parse_trace(whole).features or ""
+    assert parse_trace(short).features == cut(features, 0.5) != features
+    assert short.partition("```")[0] == whole.partition("```")[0]
+    # What is left of a dash is nothing, and that would not parse: such a trace stays.
+    for kept in ("no trace", "## Core Features\nContent: - - - a\nStyle: dry"):
+        assert shorten(kept, 0.25) == kept
 
 
 @pytest.mark.parametrize(

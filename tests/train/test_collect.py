@@ -15,6 +15,7 @@ from remid.errors import ConfigError
 from remid.lm.generate import Decoding
 from remid.lm.models import LoadedModel
 from remid.pipeline.progress import Progress
+from remid.pipeline.shorten import shorten
 from remid.pipeline.store import Store
 from remid.pipeline.traces import COMPACT_HEADING, parse_trace
 from remid.train.collect import (
@@ -131,7 +132,11 @@ def test_a_run_collects_and_notes(tmp_path: Path) -> None:
     assert set(collect_training_traces(run)) == {s.sample_id for s in run.split.train}
     for origin_name in ("extractive", "data"):
         run.config = config.model_copy(update={"traces": origin_name})
-        assert len(collect_training_traces(run)) == 4
+        assert len(whole := collect_training_traces(run)) == 4
+    run.config = run.config.model_copy(update={"trace_share": 0.5})
+    halves = collect_training_traces(run)
+    assert halves == {name: shorten(text, 0.5) for name, text in whole.items()}
+    assert all(len(halves[name]) < len(text) for name, text in whole.items())
     run.config = config.model_copy(
         update={"traces": "model", "grpo": config.grpo.model_copy(update={"trace_tokens": 8})}
     )

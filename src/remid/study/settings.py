@@ -13,6 +13,7 @@ import numpy as np
 from remid.data.compose import _units
 from remid.errors import ConfigError
 from remid.pipeline.plan import Group
+from remid.pipeline.shorten import cut, split_label
 
 FULL = "full"
 #: Setting -> share of each field's words that is kept, in percent.
@@ -24,12 +25,7 @@ GAP = "…"
 #: A shared word of at least so many letters is masked alone; shorter ones only in a shared pair.
 TELLING_LETTERS = 5
 
-#: A field of the core features: "Content: ...", "- Fits the user: ...". What stands before the words is never cut.
-_LABEL = re.compile(r"\s*(?:-\s*)?[^\W\d_][\w' ]{0,40}:(?:\s+|$)")
-_SENTENCE_END = re.compile(r"[.!?。！？…]['\"”’»」』)]*$")
 _GAPS = re.compile(rf"{GAP}(?:\s*{GAP})+")
-#: A cut ends at a sentence's end if one lies this near (share of the field's words).
-_NEAR = 0.1
 
 Features = dict[str, str | None]
 
@@ -79,37 +75,6 @@ def _each(text: str | None, change: Callable[[str], str]) -> str | None:
     return None if text is None else change(text)
 
 
-def cut(features: str, share: float) -> str:
-    """The first `share` of each field's words; labels and lines stay, so that every field loses alike.
-
-    Words are what whitespace separates; in a text mostly in a script without spaces, characters with their marks. The
-    number is rounded, at least 1; where a sentence ends within a tenth of the field's words of it, the cut is there.
-    A comma or the like left at the end is taken off.
-    """
-    lines = []
-    for line in features.split("\n"):
-        label = found[0] if (found := _LABEL.match(line)) else ""
-        lines.append((label + _cut_field(line[len(label) :], share)).rstrip())
-    return "\n".join(lines)
-
-
-def _cut_field(text: str, share: float) -> str:
-    units = _units(text)
-    places = [index for index, unit in enumerate(units) if not unit.isspace()]
-    if not places:
-        return text
-    wanted = max(1, round(share * len(places)))
-    if wanted >= len(places):
-        return text
-    reach = int(_NEAR * len(places))
-    near = sorted(
-        range(max(1, wanted - reach), min(len(places), wanted + reach) + 1), key=lambda k: (abs(k - wanted), k)
-    )
-    end = next((k for k in near if _SENTENCE_END.search(units[places[k - 1]])), wanted)
-    kept = "".join(units[: places[end - 1] + 1])
-    return kept.rstrip(",;:、，；：–—- ")
-
-
 def mask(features: str, reference: str) -> str:
     """The features without the reference's words: shared pairs of neighbours, and shared words of 5 letters or more.
 
@@ -118,11 +83,8 @@ def mask(features: str, reference: str) -> str:
     """
     theirs = [word for unit in _units(reference) if (word := _bare(unit))]
     pairs, single = set(pairwise(theirs)), {w for w in theirs if len(w) >= TELLING_LETTERS}
-    lines = []
-    for line in features.split("\n"):
-        label = found[0] if (found := _LABEL.match(line)) else ""
-        lines.append(label + _mask_field(line[len(label) :], pairs, single))
-    return "\n".join(lines)
+    fields = map(split_label, features.split("\n"))
+    return "\n".join(label + _mask_field(text, pairs, single) for label, text in fields)
 
 
 def _mask_field(text: str, pairs: set[tuple[str, str]], single: set[str]) -> str:
@@ -186,8 +148,5 @@ def dose(features: Features | None, own: Mapping[str, str | None]) -> Dose:
 
 def _count(text: str | None) -> int:
     """Words outside labels."""
-    total = 0
-    for line in (text or "").split("\n"):
-        label = found[0] if (found := _LABEL.match(line)) else ""
-        total += sum(bool(_bare(unit)) for unit in _units(line[len(label) :]))
-    return total
+    fields = map(split_label, (text or "").split("\n"))
+    return sum(bool(_bare(unit)) for _, field in fields for unit in _units(field))

@@ -21,6 +21,7 @@ from remid.lm.generate import Decoding
 from remid.pipeline.progress import Progress
 from remid.pipeline.reason import trace_messages
 from remid.pipeline.score import prompt_key
+from remid.pipeline.shorten import shorten
 from remid.pipeline.store import Store, content_key
 from remid.pipeline.traces import COMPACT_HEADING, compact_from_full, parse_trace
 from remid.train.extract import extract, quotes_reference, rarity
@@ -62,8 +63,9 @@ class Author:
 def collect_training_traces(run: TrainRun, author: Author | None = None) -> Mapping[str, str]:
     """Traces for the run's training samples from where its settings say; how many failed, and why, is noted.
 
-    author: of traces from a model (None: the run's own base, without its adapters); for a server or a cluster
-    Author(engines.identity, engines.writing, ...) of an opened Engines. Raises ConfigError where there are none at all.
+    They are cut to the settings' trace_share. author: of traces from a model (None: the run's own base, without its
+    adapters); for a server or a cluster Author(engines.identity, engines.writing, ...) of an opened Engines. Raises
+    ConfigError where there are none at all.
     """
     config = run.config
     samples = run.split.train
@@ -77,6 +79,8 @@ def collect_training_traces(run: TrainRun, author: Author | None = None) -> Mapp
     if not found.texts:
         why = "; ".join(f"{reason} ({n})" for reason, n in found.failures.most_common(3))
         raise ConfigError(f"traces: no training sample has one ({why}); use --traces extractive, which needs no model")
+    if config.trace_share < 1:
+        return {name: shorten(text, config.trace_share) for name, text in found.texts.items()}
     return found.texts
 
 

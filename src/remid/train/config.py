@@ -69,11 +69,12 @@ class TrainConfig(_Settings):
     """Everything that a trained estimator depends on, with its defaults.
 
     data: benchmark files with a training split (IDTrain). traces: where the first traces come from; "auto" takes those
-    in the data if every training sample has one that parses, else extractive ones. drop_leaks: leave out training
-    samples that are test samples too, instead of refusing to begin. limit: at most so many training
-    samples. holdout: share of them that is never trained on and by which stages are compared. max_tokens: of a prompt
-    and its completion together; what is longer is left out and counted. rounds: of CoRL at most; patience: rounds
-    without a better held-out likelihood before it stops. reasoning: False trains q2 alone, without traces.
+    in the data if every training sample has one that parses, else extractive ones. trace_share: of each field's words
+    that the first traces keep. drop_leaks: leave out training samples that are test samples too, instead of refusing
+    to begin. limit: at most so many training samples. holdout: share of them that is never trained on and by which
+    stages are compared. max_tokens: of a prompt and its completion together; what is longer is left out and counted.
+    rounds: of CoRL at most; patience: rounds without a better held-out likelihood before it stops.
+    reasoning: False trains q2 alone, without traces.
     """
 
     data: tuple[Path, ...] = Field(min_length=1)
@@ -85,6 +86,7 @@ class TrainConfig(_Settings):
     trust_remote_code: bool = False
     traces: TraceOrigin = "auto"
     trace_format: Literal["compact", "full"] = "compact"
+    trace_share: float = Field(default=1.0, gt=0, le=1)
     reasoning: bool = True
     drop_leaks: bool = False
     limit: int | None = Field(default=None, ge=4)
