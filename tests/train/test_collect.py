@@ -11,7 +11,7 @@ import pytest
 from remid.data import mini_benchmark_paths, read_benchmark
 from remid.engine.local import LocalEngine
 from remid.engine.work import Chat, WritingEngine, Written
-from remid.errors import ConfigError
+from remid.errors import ConfigError, EngineError
 from remid.lm.generate import Decoding
 from remid.lm.models import LoadedModel
 from remid.pipeline.progress import Progress
@@ -40,7 +40,7 @@ def train() -> tuple[Sample, ...]:
 
 @dataclass
 class Script:
-    """A writer with given texts (None: refused), as a server would send them."""
+    """A writer with given texts (None: refused; "": not answered), as a server would send them."""
 
     texts: Sequence[str | None]
     name: str = "script"
@@ -48,7 +48,8 @@ class Script:
     def write(self, chats: Sequence[Chat]) -> Iterator[list[Written]]:
         for k in range(len(chats)):
             text = self.texts[k]
-            yield [Written(k, text, True, None if text else f"prompt of {k} tokens, room for 3")]
+            reason = None if text else "no answer: busy" if text == "" else f"prompt of {k} tokens, room for 3"
+            yield [Written(k, text or None, bool(text), reason, again=text == "")]
 
 
 def never(decoding: Decoding, chats: Sequence[Chat]) -> WritingEngine:
@@ -104,8 +105,42 @@ def test_a_model_sees_the_reference_and_what_it_writes_is_judged(train: tuple[Sa
             "not in the compact format": 1,
             "prompt of N tokens, room for N": 1,
         }
-        again = written([s for s in train if s != order[3]], "compact", Author(["script"], never, 64), store, QUIET)
+        again = written(train, "compact", Author(["script"], never, 64), store, QUIET)
         assert again.texts == found.texts
+        assert again.failures.total() == 3
+        assert again.failures["nothing was written"] == 1
+
+
+def test_a_short_reference_is_quoted_by_its_few_words(train: tuple[Sample, ...], tmp_path: Path) -> None:
+    short = [
+        replace(train[0], sample_id=str(k), reference=f"{said}.")
+        for k, said in enumerate(("Zing zang zong", "Zig zag"))
+    ]
+    texts = ["It says zing zang zong.\nStyle: Short.", "It says zig zag.\nStyle: Short."]
+
+    def opened(decoding: Decoding, chats: Sequence[Chat]) -> WritingEngine:
+        return Script([texts["Zig zag" in chat.messages[-1].content] for chat in chats])
+
+    with Store(tmp_path) as store:
+        found = written(short, "compact", Author(["script"], opened, 64), store, QUIET)
+    assert found.failures == {"quotes the reference": 1}
+    assert set(found.texts) == {"1"}
+
+
+def test_what_was_not_answered_is_asked_again_and_nothing_else(train: tuple[Sample, ...], tmp_path: Path) -> None:
+    asked: list[int] = []
+
+    def opened(decoding: Decoding, chats: Sequence[Chat]) -> WritingEngine:
+        asked.append(len(chats))
+        return Script(["He gives an order.\nStyle: Hearty.", "" if len(asked) == 1 else None, None, None][: len(chats)])
+
+    author = Author(["script"], opened, 64)
+    with Store(tmp_path) as store:
+        with pytest.raises(EngineError, match=r"1 of 4 were not answered \(no answer\)"):
+            written(train, "compact", author, store, QUIET)
+        found = written(train, "compact", author, store, QUIET)
+    assert asked == [4, 1]
+    assert (len(found.texts), found.failures) == (2, {"nothing was written": 2})
 
 
 def test_hindsight_shows_the_reference_to_nobody_else(train: tuple[Sample, ...]) -> None:

@@ -10,14 +10,15 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from remid.engine.work import Chat, WritingEngine
-from remid.errors import ConfigError
+from remid.errors import ConfigError, EngineError
 from remid.lm.chat import RENDER_VERSION, Message
 from remid.lm.generate import Decoding
+from remid.pipeline.engines import Engines, ModelChoice
 from remid.pipeline.progress import Progress
 from remid.pipeline.reason import trace_messages
 from remid.pipeline.score import prompt_key
@@ -25,6 +26,7 @@ from remid.pipeline.shorten import shorten
 from remid.pipeline.store import Store, content_key
 from remid.pipeline.traces import COMPACT_HEADING, compact_from_full, parse_trace
 from remid.train.extract import extract, quotes_reference, rarity
+from remid.train.style import size_of
 from remid.types import Sample
 
 if TYPE_CHECKING:
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 
 #: Words in a row. A model that plans an answer falls into common turns of phrase, so more than the rule's four.
 _QUOTE = 6
+#: A shorter reference is quoted by all of its words, unless they are fewer than these ("Yes, I do.").
+_SHORTEST = 3
 _ASK = (
     "\nThe character's next line is given below the dialogue. Describe what it does and how it sounds, as somebody "
     "would have planned it who knows character, user and dialogue but has not seen the line. Do not quote the line."
@@ -60,18 +64,17 @@ class Author:
     max_tokens: int
 
 
-def collect_training_traces(run: TrainRun, author: Author | None = None) -> Mapping[str, str]:
+def collect_training_traces(run: TrainRun) -> Mapping[str, str]:
     """Traces for the run's training samples from where its settings say; how many failed, and why, is noted.
 
-    They are cut to the settings' trace_share. author: of traces from a model (None: the run's own base, without its
-    adapters); for a server or a cluster Author(engines.identity, engines.writing, ...) of an opened Engines. Raises
-    ConfigError where there are none at all.
+    They are cut to the settings' trace_share. Raises ConfigError where there are none at all, EngineError where a
+    server cannot be used, or did not answer all: the same call asks for the rest.
     """
     config = run.config
     samples = run.split.train
     source = origin(samples, config.traces)
     if source == "model":
-        with Store(run.folder) as store, nullcontext(author) if author else _base(run) as who:
+        with Store(run.folder) as store, _base(run) if config.author.model is None else _other(run) as who:
             found = written(samples, config.trace_format, who, store, run.progress)
     else:
         found = from_data(samples, config.trace_format) if source == "data" else extracted(samples, config.trace_format)
@@ -93,7 +96,16 @@ def _base(run: TrainRun) -> Iterator[Author]:
     loaded = replace(run.loaded, model=run.model.get_base_model())
     identity = [loaded.source.fingerprint, loaded.dtype, loaded.device.type]
     with using(run.model, None):
-        yield Author(identity, lambda decoding, chats: LocalEngine(loaded, decoding), run.config.grpo.trace_tokens)
+        yield Author(identity, lambda decoding, chats: LocalEngine(loaded, decoding), run.author_tokens)
+
+
+@contextmanager
+def _other(run: TrainRun) -> Iterator[Author]:
+    """Another model than the base: a server's, or a local one, which is in memory beside the base meanwhile."""
+    config = run.config
+    choice = ModelChoice(str(config.author.model), config.device, config.dtype, config.trust_remote_code)
+    with Engines(choice, run.engine, run.progress) as engines:
+        yield Author(engines.identity, engines.writing, run.author_tokens)
 
 
 def origin(samples: Sequence[Sample], asked: TraceOrigin) -> TraceOrigin:
@@ -121,7 +133,10 @@ def from_data(samples: Sequence[Sample], form: str) -> Collected:
 
 
 def written(samples: Sequence[Sample], form: str, author: Author, store: Store, progress: Progress) -> Collected:
-    """Traces that a model writes to samples and their references. What is in the store is not written again."""
+    """Traces that a model writes to samples and their references. What is in the store is not written again.
+
+    Raises EngineError where something was not answered and may be another time; all else is in the store by then.
+    """
     decoding = Decoding(max_new_tokens=max(author.max_tokens, _FULL_TOKENS if form == "full" else 0))
     generator = content_key([*author.identity, form, asdict(decoding), _ASK, _OPENING[form], RENDER_VERSION])
     jobs = {sample.sample_id: tuple(hindsight_messages(sample, form)) for sample in samples}
@@ -137,17 +152,22 @@ def written(samples: Sequence[Sample], form: str, author: Author, store: Store, 
         with progress.stage("writing traces", len(order)) as step:
             for batch in writer.write(chats):
                 missing |= {order[w.chat]: _reason(w.missing) for w in batch if w.text is None}
-                rows = [(order[w.chat], _whole(w.text, form), w.finished) for w in batch if w.text is not None]
+                # A refusal is an answer, and may have been paid for: kept as an empty text.
+                rows = [(order[w.chat], _whole(w.text, form), w.finished) for w in batch if not w.again]
                 store.add_generations(generator, rows)
                 step(len(batch))
         done = store.generations(generator)
+    if left := [key for key in todo if key not in done]:
+        raise EngineError(
+            f"traces: {len(left)} of {len(todo)} were not answered ({missing.get(left[0], 'no reason given')}); the "
+            "others are kept, and the same command asks for the rest"
+        )
     found = Collected("model")
     for sample in samples:
-        key = keys[sample.sample_id]
-        if key not in done:
-            found.failures[missing.get(key, "not written")] += 1
+        if text := done[keys[sample.sample_id]][0]:
+            _keep(found, sample, text, form, quoting=False)
         else:
-            _keep(found, sample, done[key][0], form, quoting=False)
+            found.failures[missing.get(keys[sample.sample_id], "nothing was written")] += 1
     return found
 
 
@@ -163,7 +183,7 @@ def _keep(found: Collected, sample: Sample, text: str, form: str, *, quoting: bo
     parsed = parse_trace(text)
     if parsed.features is None:
         found.failures[parsed.failure or "does not parse"] += 1
-    elif not quoting and quotes_reference(parsed.features, sample, _QUOTE):
+    elif not quoting and quotes_reference(parsed.features, sample, _quote_of(sample.reference)):
         found.failures["quotes the reference"] += 1
     elif text.lstrip().startswith(COMPACT_HEADING) == (form == "compact"):
         found.texts[sample.sample_id] = text.replace("\r\n", "\n").strip()
@@ -173,10 +193,15 @@ def _keep(found: Collected, sample: Sample, text: str, form: str, *, quoting: bo
         found.failures[f"not in the {form} format, nor to be made so"] += 1
 
 
-def _whole(text: str, form: str) -> str:
+def _quote_of(reference: str) -> int:
+    """How many of a reference's words in a row are a quotation."""
+    return min(_QUOTE, max(_SHORTEST, int(size_of(reference))))
+
+
+def _whole(text: str | None, form: str) -> str:
     """The trace with the words that were begun for the model; what follows a compact one's two lines is not it."""
-    if form == "full":
-        return text
+    if form == "full" or text is None:
+        return text or ""
     whole = text if text.lstrip().startswith(COMPACT_HEADING) else f"{_OPENING[form]} {text.strip()}"
     return "\n".join([line for line in whole.splitlines() if line.strip()][:3])
 

@@ -19,6 +19,16 @@ class _Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class AuthorSettings(_Settings):
+    """Who writes the first traces with `traces = "model"`. model: a server's, or a local folder, hub id or "builtin"
+    (None: the base itself). server: address of an OpenAI-compatible one. tokens: limit of a trace, in the author's own
+    (None: grpo.trace_tokens); a model that thinks first needs more."""
+
+    model: str | None = None
+    server: str | None = None
+    tokens: int | None = Field(default=None, ge=8)
+
+
 class LoraSettings(_Settings):
     """LoRA on every linear layer of the base but the last (the paper's sizes)."""
 
@@ -74,7 +84,8 @@ class TrainConfig(_Settings):
     to begin. limit: at most so many training samples. holdout: share of them that is never trained on and by which
     stages are compared. max_tokens: of a prompt and its completion together; what is longer is left out and counted.
     rounds: of CoRL at most; patience: rounds without a better held-out likelihood before it stops.
-    reasoning: False trains q2 alone, without traces.
+    reasoning: False trains q2 alone, without traces. adapter_dtype: of the weights in the estimator; stages keep
+    float32, since they are trained on. author: of traces from a model.
     """
 
     data: tuple[Path, ...] = Field(min_length=1)
@@ -92,6 +103,8 @@ class TrainConfig(_Settings):
     limit: int | None = Field(default=None, ge=4)
     holdout: float = Field(default=0.15, gt=0, lt=0.9)
     max_tokens: int = Field(default=2048, ge=32)
+    adapter_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    author: AuthorSettings = AuthorSettings()
     lora: LoraSettings = LoraSettings()
     sft: SftSettings = SftSettings()
     grpo: GrpoSettings = GrpoSettings()
@@ -104,6 +117,10 @@ class TrainConfig(_Settings):
     def _one_way(self) -> TrainConfig:
         if not self.reasoning and self.rounds:
             raise ValueError("reasoning=False trains q2 without traces: CoRL has nothing to do, so rounds must be 0")
+        if self.author != AuthorSettings() and self.traces != "model":
+            raise ValueError(f'author: writes traces = "model" only, and traces is "{self.traces}"')
+        if self.author.server is not None and self.author.model is None:
+            raise ValueError("author: name the model that the server shall use")
         return self
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from remid.errors import StoreError
 from remid.lm.adapters import new_adapters
 from remid.lm.chat import ChatRenderer
 from remid.lm.models import LoadedModel, find_model, load_model
+from remid.pipeline.engines import EngineConfig
 from remid.pipeline.progress import Progress
 from remid.pipeline.run import write_json
 from remid.train.config import TrainConfig
@@ -27,6 +28,7 @@ from remid.types import Benchmark, Sample
 class TrainRun:
     """One run in its folder. model: PeftModel with adapters q1 and q2 over the base in `loaded`. stage: in hand now.
 
+    max_tokens: of a prompt and its completion together. engine: how a server that writes traces is reached.
     held_traces: what q1 as it is now writes for the held-out samples, None where that is not known yet. watch: what
     listens to the GRPO stage in hand, with the `warnings` that it gave (train/callbacks.py), None where nothing does.
     """
@@ -39,17 +41,19 @@ class TrainRun:
     loaded: LoadedModel
     model: Any
     renderer: ChatRenderer
+    max_tokens: int
     scorer: AdapterScorer
     journal: Journal
+    engine: EngineConfig
     stage: str = ""
     held_traces: dict[str, str] | None = None
     watch: Any = None
     stage_callbacks: Callable[[TrainRun], list[Any]] = field(default=lambda run: [])
 
     @property
-    def max_tokens(self) -> int:
-        """Of a prompt and its completion together."""
-        return min(self.config.max_tokens, self.loaded.max_length)
+    def author_tokens(self) -> int:
+        """Limit of a trace that a model writes before training."""
+        return self.config.author.tokens or self.config.grpo.trace_tokens
 
     def draw(self, seed: int) -> list[Sample]:
         """The prompts of one GRPO stage."""
@@ -83,11 +87,13 @@ class TrainRun:
         self.journal.add({"kind": "note", "stage": self.stage, "text": text, **record})
 
 
-def open_run(config: TrainConfig, folder: Path, progress: Progress) -> TrainRun:
+def open_run(config: TrainConfig, folder: Path, progress: Progress, engine: EngineConfig | None = None) -> TrainRun:
     """Read the data, refuse leaks, load the base once, and put fresh adapters on it.
 
+    engine: how a server that writes traces is reached and what it may cost; None: by the defaults of ServerSettings.
     Raises DataError, ConfigError, ModelError; StoreError where the folder belongs to another run.
     """
+    engine = _reached(config, engine)
     benchmark = read_benchmark(config.data, mapping=config.mapping, taxonomy=config.taxonomy)
     dropped = 0
     if config.drop_leaks:
@@ -101,7 +107,7 @@ def open_run(config: TrainConfig, folder: Path, progress: Progress) -> TrainRun:
     progress.say(f"loading {source.name}")
     loaded = load_model(source, device=config.device, dtype=config.dtype, trust_remote_code=config.trust_remote_code)
     model = new_adapters(loaded.model, config.lora, ("q1", "q2"), config.seed)
-    limit = min(config.max_tokens, loaded.max_length)
+    max_tokens = min(config.max_tokens, loaded.max_length)
     return TrainRun(
         config,
         folder,
@@ -111,9 +117,21 @@ def open_run(config: TrainConfig, folder: Path, progress: Progress) -> TrainRun:
         loaded,
         model,
         ChatRenderer(loaded.tokenizer),
-        AdapterScorer(model, loaded, limit),
+        max_tokens,
+        AdapterScorer(model, loaded, max_tokens),
         Journal(folder),
+        engine,
     )
+
+
+def _reached(config: TrainConfig, engine: EngineConfig | None) -> EngineConfig:
+    """The engine of the traces' author; its server needs nothing but its address if nothing else was said."""
+    engine, author = engine or EngineConfig(), config.author
+    if author.server is None or engine.server is not None:
+        return engine
+    from remid.engine.server_settings import ServerSettings
+
+    return replace(engine, server=ServerSettings(base_url=author.server, model=str(author.model)))
 
 
 def _claim(folder: Path, config: TrainConfig, data: str, base: str) -> None:
