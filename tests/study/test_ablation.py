@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hops_small import QUICK, small
 
 from remid import cli
 from remid.data.worlds import hops
@@ -18,12 +20,13 @@ from remid.pipeline.prompts import role_play_messages
 from remid.pipeline.reason import trace_messages
 from remid.pipeline.traces import parse_trace
 from remid.study import ablation as study
-from remid.study.ablation import ARMS, Scores, arm_settings, chosen_arms, tables
-from remid.study.ablation_world import SIZES, hops_material
+from remid.study.ablation import Scores, drawn_evenly, tables
+from remid.study.arms import ARMS, arm_settings, chosen_arms
 from remid.study.crossed import crossed_mean, crossed_ratio
-from remid.study.hops_base import BaseTraining, _draw, _rows, make_base, make_tokenizer
+from remid.study.hops_base import BaseTraining, _draw, _rows, make_tokenizer
 from remid.study.show_ablation import ablation_sections
 from remid.train.config import make_train_config
+from remid.types import Sample
 
 
 def test_one_seed_is_the_t_interval_over_items() -> None:
@@ -129,7 +132,7 @@ def test_the_page_shows_any_table() -> None:
     scored, shifts, truth_I = made(8)
     for truth in (truth_I, None):
         runs = [
-            {"arm": arm, "seed": k, "best": "round 1", "seconds": 1.0, "examples": []}
+            {"arm": arm, "seed": k, "best": "round 1", "seconds": 1.0, "cold_start": None, "examples": []}
             for arm in scored
             for k in range(3)
         ]
@@ -148,9 +151,34 @@ def test_arms() -> None:
         chosen_arms(["full"])
     for name in ARMS:
         made_of = arm_settings(config, name)
-        assert made_of.rounds == (2 if name in {"full", "extractive"} else 0)
+        assert made_of.rounds == (2 if name in {"full", "extractive", "model"} else 0)
+        assert made_of.trace_share == {"quarter-sft": 0.25, "half-sft": 0.5}.get(name, 1.0)
+        assert made_of.grpo.trace_tokens == (640 if name == "long-sft" else 160)
         assert made_of.reasoning == (not name.startswith("none"))
         assert made_of.sft.epochs == (6 if name.endswith("longer") else 3)
+
+
+def test_few_items_are_drawn_evenly_over_subsets() -> None:
+    sizes = {("id", "IDTest"): 30, ("user", "a"): 40, ("user", "b"): 40, ("user", "c"): 3}
+    many = [
+        Sample(f"{subset}-{k}", "", subset, shift, "", "", (), "")
+        for (shift, subset), n in sizes.items()
+        for k in range(n)
+    ]
+
+    def counts(samples: tuple[Sample, ...]) -> Counter[str]:
+        return Counter(sample.subset for sample in samples)
+
+    kept = drawn_evenly(many, 12, 0)
+    assert {name: counts(kept)[name] for name in ("IDTest", "c")} == {"IDTest": 12, "c": 3}
+    assert sorted(counts(kept)[name] for name in "ab") == [4, 5]
+    assert [many.index(sample) for sample in kept] == sorted(many.index(sample) for sample in kept)
+    assert drawn_evenly(many, 12, 0) == kept != drawn_evenly(many, 12, 1)
+    assert all(sample in drawn_evenly(many, 20, 0) for sample in kept)
+    assert drawn_evenly(many, None, 0) == tuple(many)
+    # A shift's items are the same whatever else is in the file, and not the first of it.
+    assert drawn_evenly(many[30:], 12, 0) == kept[12:]
+    assert kept[:12] != tuple(many[:12])
 
 
 def test_the_tokenizer_knows_every_word_of_the_world() -> None:
@@ -191,24 +219,11 @@ def test_the_base_is_taught_formats_and_not_the_tables() -> None:
     assert 40 < followed < 90  # of 120 facts a third is open, the others are taken up with probability 0.7
 
 
-def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A base that has learnt nothing, few samples and short trainings."""
-    make_base(tmp_path / "world" / "base", BaseTraining(steps=2, inputs=60, width=16, layers=1))
-    monkeypatch.setattr("remid.study.ablation_world.SIZES", dict.fromkeys(SIZES, 12))
-
-
-QUICK = {
-    "sft": {"epochs": 1, "batch": 6, "micro": 6},
-    "grpo": {"samples": 4, "generations": 2, "prompts_per_step": 2},
-    "lora": {"r": 2},
-}
-
-
 @pytest.mark.slow
 def test_the_command_trains_scores_and_resumes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    small(tmp_path, monkeypatch)
+    material = small(tmp_path / "world", monkeypatch)
     (tmp_path / "quick.json").write_text(json.dumps(QUICK))
     words = ["study", "ablation", "--world", "hops", "--out", tmp_path, "--config", tmp_path / "quick.json", "--quiet"]
     words += ["--seeds", "2", "--limit", "5"]
@@ -220,6 +235,8 @@ def test_the_command_trains_scores_and_resumes(
     assert "How far from the truth" in capsys.readouterr().out
     result = json.loads((tmp_path / "result.json").read_text("utf-8"))
     assert {row["n"] for row in result["levels"]} == {5, 20}
+    assert result["items"] == {shift: {split: 5} for shift, split in hops.SPLITS.items() if shift != "train"}
+    assert {row["cold_start"] for row in result["runs"]} == {None, "full-0", "full-1"}
     assert all(row["gap"] is not None for row in result["gaps"])
     assert "Perplexity of references" in (tmp_path / "study.html").read_text("utf-8")
 
@@ -227,7 +244,6 @@ def test_the_command_trains_scores_and_resumes(
         raise AssertionError("trained again")
 
     monkeypatch.setattr("remid.train.corl.train_corl", refuse)
-    material = hops_material(tmp_path / "world", QUICK, Progress(False))
     again = study.ablation_study(material, ["full", "sft", "none"], 2, tmp_path, Progress(False), limit=5)
     assert json.loads(json.dumps(again)) == result
     with pytest.raises(StoreError, match="other settings"):

@@ -142,8 +142,8 @@ def ablation(
     arms: Annotated[
         str,
         typer.Option(
-            help="Comma-separated: full, sft, sft-longer, none, none-longer, extractive, extractive-sft, model-sft, "
-            "long-sft (docs/ablation.md)."
+            help="Comma-separated: full, sft, none, and sft-longer, none-longer, extractive, extractive-sft, model, "
+            "model-sft, shared-sft, quarter-sft, half-sft, long-sft (docs/ablation.md)."
         ),
     ] = "full,sft,none",
     seeds: Annotated[int, typer.Option(min=1, help="Trainings per arm.")] = 3,
@@ -151,7 +151,9 @@ def ablation(
         Path | None,
         typer.Option("--config", "-c", help="TOML or JSON with settings of the training (docs/training.md)."),
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=2, help="Test samples per shift at most.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=2, help="Test samples per shift at most, drawn evenly over its subsets.")
+    ] = None,
     confidence: Confidence = 0.95,
     quiet: Quiet = False,
 ) -> None:

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import combinations, pairwise
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -24,25 +24,11 @@ from remid.errors import ConfigError, StoreError
 from remid.estimate import holm
 from remid.pipeline.measure import Row, number
 from remid.pipeline.progress import Progress
+from remid.study.arms import ARMS, arm_settings, chosen_arms
 from remid.study.crossed import Crossed, crossed_mean, crossed_ratio
 from remid.train.config import TrainConfig, make_train_config
 from remid.types import FloatArray, Sample
 
-#: What an arm changes in the settings. "epochs" multiplies those of the supervised stages: an arm without CoRL trains
-#: q2 once, a round of CoRL trains it again, so the longer arms ask whether the second pass alone is what helps.
-ARMS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
-    {
-        "full": {},
-        "sft": {"rounds": 0},
-        "sft-longer": {"rounds": 0, "epochs": 2},
-        "none": {"rounds": 0, "reasoning": False},
-        "none-longer": {"rounds": 0, "reasoning": False, "epochs": 2},
-        "extractive": {"traces": "extractive"},
-        "extractive-sft": {"rounds": 0, "traces": "extractive"},
-        "model-sft": {"rounds": 0, "traces": "model"},
-        "long-sft": {"rounds": 0, "trace_format": "full"},
-    }
-)
 #: Against which gaps to the truth are held.
 _BASELINE = "none"
 ALL = "all"
@@ -54,7 +40,8 @@ class Scores:
 
     nats: log q of each, None where it cannot be computed. tokens: of each, end of turn included. parsed: whether a
     trace was written that follows the format; None as a whole: none was asked for. trace_tokens: mean length of core
-    features. best: the round that was kept. examples: some traces.
+    features. best: what was kept. seconds: of this arm's own training, and of scoring. examples: some traces.
+    cold_start: the run whose cold start this one took over, None where it made its own.
     """
 
     sample_ids: tuple[str, ...]
@@ -65,6 +52,7 @@ class Scores:
     best: str
     seconds: float
     examples: tuple[tuple[str, str], ...]
+    cold_start: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,23 +70,6 @@ def given_material(settings: Mapping[str, Any]) -> Material:
     return Material(lambda seed: config.model_copy(update={"seed": config.seed + seed}))
 
 
-def chosen_arms(names: Sequence[str]) -> tuple[str, ...]:
-    """The arms in our order. Raises ConfigError for an unknown one, or for fewer than two."""
-    unknown = [name for name in names if name not in ARMS]
-    if unknown:
-        raise ConfigError(f"arms: no {', '.join(unknown)}; there are {', '.join(ARMS)}")
-    if len(set(names)) < 2:
-        raise ConfigError("arms: give at least two, such as full,sft,none; one cannot be compared")
-    return tuple(name for name in ARMS if name in names)
-
-
-def arm_settings(config: TrainConfig, arm: str) -> TrainConfig:
-    """The settings of a whole training as an arm has them."""
-    changed = config.model_dump() | {key: value for key, value in ARMS[arm].items() if key != "epochs"}
-    changed["sft"] = changed["sft"] | {"epochs": config.sft.epochs * ARMS[arm].get("epochs", 1)}
-    return make_train_config(**changed)
-
-
 def ablation_study(
     material: Material,
     arms: Sequence[str],
@@ -109,32 +80,34 @@ def ablation_study(
     limit: int | None = None,
     confidence: float = 0.95,
 ) -> dict[str, Any]:
-    """Train and score every arm under every seed, and compare. limit: test samples of each shift at most (the first).
+    """Train and score every arm under every seed, and compare. limit: test samples of each shift at most (drawn).
 
     Returns the content of the study's result.json (docs/ablation.md). The same call resumes.
     Raises DataError, ConfigError, ModelError; StoreError where the folder holds scores of other settings.
     """
     names = chosen_arms(arms)
     scored: dict[str, list[Scores]] = {name: [] for name in names}
-    samples: tuple[Sample, ...] = ()
+    first = material.settings(0)
+    samples = _test_samples(first, limit)
     for seed in range(seeds):
-        config = material.settings(seed)
-        samples = _test_samples(config, limit)
         for name in names:
             progress.say(f"ablation: arm {name}, seed {seed}")
-            scored[name].append(_one(arm_settings(config, name), f"{name}-{seed}", samples, folder, progress))
+            scored[name].append(_one(material.settings(seed), name, seed, samples, folder, progress))
     truth_I = None if material.truth is None else np.array([material.truth(sample) for sample in samples])
     return {
         "study": "ablation",
         **tables(scored, [sample.shift for sample in samples], truth_I, confidence),
         "runs": [
-            {"arm": name, "seed": seed, "best": one.best, "seconds": one.seconds, "examples": one.examples[:2]}
+            {"arm": name, "seed": seed, "best": one.best, "seconds": one.seconds, "cold_start": one.cold_start}
+            | {"examples": one.examples[:2]}
             for name, many in scored.items()
             for seed, one in enumerate(many)
         ],
         "confidence": confidence,
         "n_seeds": seeds,
-        "config": material.settings(0).model_dump(mode="json"),
+        "limit": limit,
+        "items": _counts(samples),
+        "config": first.model_dump(mode="json"),
     }
 
 
@@ -142,30 +115,59 @@ def _test_samples(config: TrainConfig, limit: int | None) -> tuple[Sample, ...]:
     benchmark = read_benchmark(config.data, mapping=config.mapping, taxonomy=config.taxonomy)
     if not benchmark.test:
         raise ConfigError("ablation: the data has no test samples (splits IDTest, OOD1Test, ...); see docs/data.md")
-    by_shift: dict[str, list[Sample]] = {}
-    for sample in benchmark.test:
-        by_shift.setdefault(sample.shift, []).append(sample)
-    return tuple(sample for shift in by_shift.values() for sample in shift[:limit])
+    return drawn_evenly(benchmark.test, limit, config.seed)
 
 
-def _one(config: TrainConfig, name: str, samples: Sequence[Sample], folder: Path, progress: Progress) -> Scores:
+def drawn_evenly(samples: Sequence[Sample], limit: int | None, seed: int) -> tuple[Sample, ...]:
+    """At most `limit` of each shift (None: all), in file order; its subsets as alike in number as they have samples.
+
+    Drawn by the seed; what is drawn of one shift does not depend on the others, and a larger limit draws more to it.
+    """
+    by_shift: dict[str, dict[str, list[int]]] = {}
+    for place, sample in enumerate(samples):
+        by_shift.setdefault(sample.shift, {}).setdefault(sample.subset, []).append(place)
+    kept: set[int] = set()
+    for shift, subsets in by_shift.items():
+        rng = np.random.default_rng([seed, *shift.encode()])
+        turns: list[tuple[int, int, int]] = []  # a sample of each subset in turn: turn, subset, place
+        for subset, places in zip(rng.permutation(len(subsets)).tolist(), subsets.values(), strict=True):
+            turns += [(turn, subset, place) for turn, place in enumerate(rng.permutation(places).tolist())]
+        kept |= {place for _, _, place in sorted(turns)[:limit]}
+    return tuple(sample for place, sample in enumerate(samples) if place in kept)
+
+
+def _counts(samples: Sequence[Sample]) -> dict[str, dict[str, int]]:
+    """How many test samples there are, by shift and subset."""
+    found: dict[str, Counter[str]] = {}
+    for sample in samples:
+        found.setdefault(sample.shift, Counter())[sample.subset] += 1
+    return {shift: dict(subsets) for shift, subsets in found.items()}
+
+
+def _one(
+    whole: TrainConfig, arm: str, seed: int, samples: Sequence[Sample], folder: Path, progress: Progress
+) -> Scores:
     """Train and score one arm under one seed, or read what was left."""
     from remid.pipeline.run import write_json
+    from remid.study.borrow import borrow
     from remid.study.reference_scores import reference_scores
+    from remid.study.shared_adapter import train_shared
     from remid.train.corl import train_corl
 
-    path = folder / "scores" / f"{name}.json"
+    config, name = arm_settings(whole, arm), f"{arm}-{seed}"
+    path, run = folder / "scores" / f"{name}.json", folder / "runs" / name
     made_from = {"config": config.model_dump(mode="json"), "samples": [sample.sample_id for sample in samples]}
     if path.exists():
         known = json.loads(path.read_text(encoding="utf-8"))
         if known["made_from"] != made_from:
             raise StoreError(f"{path}: scores of other settings or samples; use another --out")
         return _read(known["scores"])
-    begin, run = time.perf_counter(), folder / "runs" / name
-    estimator = train_corl(config, run, progress)
+    begin = time.perf_counter()
+    taken = None if ARMS[arm].shared else borrow(config, run)
+    estimator = train_shared(config, run, progress) if ARMS[arm].shared else train_corl(config, run, progress)
     best = json.loads((run / "best.json").read_text(encoding="utf-8"))["name"]
-    scores = reference_scores(estimator, config, samples, best=best, begin=begin)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    scores = reference_scores(estimator, config, samples, path.parent, progress, best=best, begin=begin)
+    scores = replace(scores, cold_start=taken)
     write_json(path, {"made_from": made_from, "scores": asdict(scores)})
     return scores
 

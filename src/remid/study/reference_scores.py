@@ -5,25 +5,39 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from remid.lm.adapters import load_weights, new_adapters, read_estimator
+from remid.lm.chain import Estimator
 from remid.lm.chat import ChatRenderer
-from remid.lm.models import find_model, load_model
+from remid.lm.models import LoadedModel, find_model, load_model
+from remid.pipeline.progress import Progress
+from remid.pipeline.reason import trace_messages
+from remid.pipeline.score import prompt_key
+from remid.pipeline.store import Store, content_key
 from remid.pipeline.traces import parse_trace
 from remid.study.ablation import Scores
 from remid.train.config import TrainConfig
-from remid.train.evaluate import reference_pair, write_traces
+from remid.train.evaluate import reference_pair, trace_batches
 from remid.train.scoring import AdapterScorer
 from remid.types import Sample
 
 
 def reference_scores(
-    folder: Path, config: TrainConfig, samples: Sequence[Sample], *, best: str, begin: float
+    folder: Path,
+    config: TrainConfig,
+    samples: Sequence[Sample],
+    written: Path,
+    progress: Progress,
+    *,
+    best: str,
+    begin: float,
 ) -> Scores:
     """Scores of the samples' references. folder: an estimator that train_corl has left; config: of its training.
 
-    best: the round it is of; begin: when its training began (time.perf_counter). A trace that does not parse gives q2
-    no features, as in training. Raises ModelError where the estimator does not stand on the base of the settings.
+    written: folder of the store that traces are kept in as they are written. best: the round the estimator is of;
+    begin: when its training began (time.perf_counter). A trace that does not parse gives q2 no features, as in
+    training. Raises ModelError where the estimator does not stand on the base of the settings.
     """
     estimator = read_estimator(folder)
     source = find_model(config.model)
@@ -34,13 +48,14 @@ def reference_scores(
         if stack is not None:
             load_weights(model, role, stack[0], source.fingerprint)
     renderer = ChatRenderer(loaded.tokenizer)
-    scorer = AdapterScorer(model, loaded, min(config.max_tokens, loaded.max_length))
-    texts: dict[str, str] | None = None
-    if estimator.q1 is not None and estimator.trace_format is not None:
-        texts = write_traces(model, loaded, renderer, samples, estimator.trace_format, estimator.trace_tokens)
+    texts = None
+    if estimator.q1 is not None:
+        texts = _traces(model, loaded, renderer, samples, estimator, folder=written, progress=progress)
     features = [None if texts is None else parse_trace(texts.get(s.sample_id, "")).features for s in samples]
     pairs = [reference_pair(sample, own, renderer) for sample, own in zip(samples, features, strict=True)]
-    found = scorer.score("q2", pairs)
+    scorer = AdapterScorer(model, loaded, min(config.max_tokens, loaded.max_length))
+    with progress.stage("scoring references", sum(pair is not None for pair in pairs)) as step:
+        found = scorer.score("q2", pairs, step)
     lengths = [len(loaded.tokenizer(f, add_special_tokens=False)["input_ids"]) for f in features if f is not None]
     return Scores(
         tuple(sample.sample_id for sample in samples),
@@ -52,3 +67,29 @@ def reference_scores(
         time.perf_counter() - begin,
         tuple((s.sample_id, texts.get(s.sample_id, "")) for s in samples[:6]) if texts is not None else (),
     )
+
+
+def _traces(
+    model: Any,
+    loaded: LoadedModel,
+    renderer: ChatRenderer,
+    samples: Sequence[Sample],
+    estimator: Estimator,
+    *,
+    folder: Path,
+    progress: Progress,
+) -> dict[str, str]:
+    """q1's traces by sample id; each batch is kept as it is written, and what another estimator of the same weights has
+    written is not written again."""
+    form, limit = estimator.trace_format or "compact", estimator.trace_tokens
+    keys = {sample.sample_id: prompt_key(tuple(trace_messages(sample, form))) for sample in samples}
+    generator = content_key(["q1", estimator.about["digest"], form, limit, loaded.dtype, loaded.device.type])
+    with Store(folder) as store, progress.stage("writing traces", len(samples)) as step:
+        before = {key: text for key, (text, _) in store.generations(generator).items()}
+        texts = {name: before[key] for name, key in keys.items() if key in before}
+        step(len(texts))
+        for batch in trace_batches(model, loaded, renderer, samples, form, limit, known=frozenset(texts)):
+            store.add_generations(generator, [(keys[name], *row) for name, row in batch.items()])
+            texts |= {name: text for name, (text, _) in batch.items()}
+            step(len(batch))
+    return texts

@@ -6,23 +6,13 @@ from typing import Any
 
 from remid.report.sheet import Figure, Row, Section, Table, bars, label, line, plain
 from remid.report.text import percent
+from remid.study.arms import ARMS
 
 TITLE = "What do reasoning and CoRL give the estimator?"
 LEDE = (
     "The same references, scored by estimators that were trained in different ways. Lower perplexity: a better "
     "density, and R-EMID is as good as that density. All arms see the same training samples; none saw a test sample."
 )
-_WORDS = {
-    "full": "full: cold start and CoRL",
-    "sft": "without CoRL",
-    "sft-longer": "without CoRL, twice the epochs",
-    "none": "without reasoning",
-    "none-longer": "without reasoning, twice the epochs",
-    "extractive": "full, from extractive traces",
-    "extractive-sft": "without CoRL, extractive traces",
-    "model-sft": "without CoRL, traces by a model",
-    "long-sft": "without CoRL, traces in the full format",
-}
 
 
 def ablation_sections(result: dict[str, Any]) -> list[Section]:
@@ -61,7 +51,7 @@ def _levels(result: dict[str, Any]) -> Section:
         failed = mine[-1]["parse_failures"]
         rows.append(
             (
-                _WORDS[arm],
+                ARMS[arm].words,
                 *(_with_interval(row, "perplexity") for row in mine),
                 plain(mine[-1]["trace_tokens"], 1),
                 "n/a" if failed is None else percent(failed),
@@ -80,7 +70,7 @@ def _levels(result: dict[str, Any]) -> Section:
         mine = [_find(result["levels"], arm=arm, shift=shift) for shift in shifts]
         y = [row["perplexity"] for row in mine]
         error = bars(mine, "perplexity_low", "perplexity", "perplexity_high")
-        traces.append(line(_WORDS[arm], [label(s) for s in shifts], y, k, error_y=error, mode="markers"))
+        traces.append(line(ARMS[arm].words, [label(s) for s in shifts], y, k, error_y=error, mode="markers"))
     layout = {"yaxis": {"title": {"text": "perplexity of references"}}, "scattermode": "group"}
     figure = Figure(tuple(traces), layout, "Perplexity of references by arm and shift; the table below has the numbers")
     text = (
@@ -98,7 +88,7 @@ def _pairs(result: dict[str, Any]) -> Section:
         for shift in shifts:
             row = _find(result["pairs"], arm=one, against=other, shift=shift)
             cells.append(_with_interval(row, "ratio") + ("*" if row["significant"] else ""))
-        rows.append((_WORDS[one], _WORDS[other], *cells))
+        rows.append((ARMS[one].words, ARMS[other].words, *cells))
     table = Table(
         "Perplexity of the first arm over that of the second, paired over items and seeds; *: differs from 1 after "
         "Holm's correction over all pairs and shifts",
@@ -131,9 +121,9 @@ def _gaps(result: dict[str, Any]) -> Section:
     rows = []
     for arm in _arms(result):
         mine = [_find(result["gaps"], arm=arm, shift=shift) for shift in shifts]
-        rows.append((_WORDS[arm], *(_with_interval(row, "gap") for row in mine)))
+        rows.append((ARMS[arm].words, *(_with_interval(row, "gap") for row in mine)))
     share = [
-        (_WORDS[arm], *(_with_interval(_find(result["gaps"], arm=arm, shift=shift), "share") for shift in shifts))
+        (ARMS[arm].words, *(_with_interval(_find(result["gaps"], arm=arm, shift=shift), "share") for shift in shifts))
         for arm in _arms(result)
         if any(row["share"] is not None for row in result["gaps"] if row["arm"] == arm)
     ]
@@ -153,7 +143,12 @@ def _runs(result: dict[str, Any]) -> Section:
         level = _find(result["levels"], arm=row["arm"], shift=_shifts(result)[-1])
         trace = row["examples"][0][1].replace("\n", " / ") if row["examples"] else ""
         found = plain(level["perplexity_per_seed"][row["seed"]], 3)
-        rows.append((_WORDS[row["arm"]], str(row["seed"]), row["best"], found, f"{row['seconds']:.0f}", trace[:160]))
-    columns = ("Arm", "Seed", "kept", "perplexity, all", "seconds", "first trace of a test sample")
-    text = "Which round each training kept by its held-out likelihood (the cold start among them), and what it cost."
+        start = row["cold_start"] or "its own"
+        cost = f"{row['seconds']:.0f}"
+        rows.append((ARMS[row["arm"]].words, str(row["seed"]), row["best"], found, start, cost, trace[:160]))
+    columns = ("Arm", "Seed", "kept", "perplexity, all", "cold start of", "seconds", "first trace of a test sample")
+    text = (
+        "What each training kept by its held-out likelihood (the cold start among it), and what it cost. Where the "
+        "cold start is another run's, to the bit what this one would have made, its seconds are counted there."
+    )
     return Section("The trainings", text, tables=(Table("One row per arm and seed", columns, tuple(rows)),))

@@ -5,7 +5,7 @@ All figures are in nats per token of the reference, averaged over samples, with 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -86,6 +86,27 @@ def write_traces(
     max_new_tokens: int,
 ) -> dict[str, str]:
     """q1's traces by sample id, greedy; a sample whose prompt cannot be rendered or does not fit has none."""
+    written: dict[str, str] = {}
+    for batch in trace_batches(model, loaded, renderer, samples, form, max_new_tokens):
+        written |= {name: text for name, (text, _) in batch.items()}
+    return written
+
+
+def trace_batches(
+    model: Any,
+    loaded: LoadedModel,
+    renderer: ChatRenderer,
+    samples: Sequence[Sample],
+    form: str,
+    max_new_tokens: int,
+    *,
+    known: Container[str] = (),
+) -> Iterator[dict[str, tuple[str, bool]]]:
+    """The same as they are written, with whether each came to its end: about one length together, the longest first.
+
+    known: ids of samples whose traces are there already. A batch of none but these is passed over; the others keep
+    their company, and so their last digits.
+    """
     prompts: dict[str, list[int]] = {}
     for sample in samples:
         ids = prompt_ids(trace_messages(sample, form), renderer)
@@ -93,14 +114,14 @@ def write_traces(
             prompts[sample.sample_id] = list(ids)
     order = sorted(prompts, key=lambda name: (-len(prompts[name]), name))
     decoding = Decoding(max_new_tokens=max_new_tokens)
-    written: dict[str, str] = {}
-    with using(model, "q1"):
-        writer = replace(loaded, model=model.get_base_model())
-        for start in range(0, len(order), _BATCH):
-            batch = order[start : start + _BATCH]
+    writer = replace(loaded, model=model.get_base_model())
+    for start in range(0, len(order), _BATCH):
+        batch = order[start : start + _BATCH]
+        if all(name in known for name in batch):
+            continue
+        with using(model, "q1"):
             texts = generate(writer, [prompts[name] for name in batch], renderer.end_of_turn_id, decoding)
-            written |= {name: text for name, (text, _) in zip(batch, texts, strict=True)}
-    return written
+        yield dict(zip(batch, texts, strict=True))
 
 
 def reference_pair(sample: Sample, features: str | None, renderer: ChatRenderer) -> Pair | None:

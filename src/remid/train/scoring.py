@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -53,8 +53,13 @@ class AdapterScorer:
         with using(model, model.active_adapter):
             self._scorer = Scorer(replace(loaded, model=model.get_base_model()))
 
-    def score(self, adapter: str | None, pairs: Sequence[Pair | None]) -> list[Likelihood | None]:
-        """The likelihood of each pair, None where it cannot be computed (no pair, too long, not finite)."""
+    def score(
+        self, adapter: str | None, pairs: Sequence[Pair | None], step: Callable[[int], None] | None = None
+    ) -> list[Likelihood | None]:
+        """The likelihood of each pair, None where it cannot be computed (no pair, too long, not finite).
+
+        step: told how many different pairs more have been scored, pass by pass.
+        """
         found: list[Likelihood | None] = [None] * len(pairs)
         places: dict[Ids, dict[Ids, list[int]]] = {}
         for place, pair in enumerate(pairs):
@@ -65,6 +70,8 @@ class AdapterScorer:
             return found
         with using(self._model, adapter):
             for batch in self._scorer.score(work):
+                if step is not None:
+                    step(len(batch))
                 for scored in batch:
                     completion = work[scored.work].continuations[scored.continuation]
                     likelihood = _likelihood(scored.logp_T)

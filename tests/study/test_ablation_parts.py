@@ -1,0 +1,185 @@
+"""What makes the ablation cheap gives the same results to the bit; and two adapters on one base are two models."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from hops_small import small
+
+from remid.data import read_benchmark
+from remid.errors import StoreError
+from remid.lm.adapters import new_adapters, read_chain, read_estimator
+from remid.lm.chat import ChatRenderer
+from remid.lm.models import find_model, load_model
+from remid.pipeline.progress import Progress
+from remid.study.ablation import Material, Scores
+from remid.study.arms import arm_settings
+from remid.study.borrow import borrow
+from remid.study.reference_scores import reference_scores
+from remid.study.shared_adapter import train_shared
+from remid.train.config import TrainConfig
+from remid.train.corl import train_corl
+from remid.train.evaluate import reference_pair
+from remid.train.examples import q1_example, q2_example, split_training
+from remid.train.journal import read_journal
+from remid.train.scoring import AdapterScorer
+from remid.train.sft import run_sft
+from remid.types import Sample
+
+QUIET = Progress(False)
+
+
+@pytest.fixture
+def material(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Material:
+    return small(tmp_path / "world", monkeypatch)
+
+
+def items(config: TrainConfig) -> tuple[Sample, ...]:
+    return read_benchmark(config.data).test[::6]
+
+
+def scored(estimator: Path, config: TrainConfig, store: Path) -> Scores:
+    return replace(
+        reference_scores(estimator, config, items(config), store, QUIET, best="", begin=0.0), seconds=0.0, best=""
+    )
+
+
+@pytest.mark.parametrize(("first", "second"), [("full", "sft"), ("sft", "full")])
+def test_a_borrowed_cold_start_is_the_one_that_would_have_been_made(
+    first: str, second: str, material: Material, tmp_path: Path
+) -> None:
+    whole, runs = material.settings(0), tmp_path / "runs"
+    config = arm_settings(whole, second)
+    assert borrow(config, runs / f"{second}-0") is None  # nothing there yet
+    train_corl(arm_settings(whole, first), runs / f"{first}-0", QUIET)
+    for other in (arm_settings(material.settings(1), second), arm_settings(whole, "sft-longer")):
+        assert borrow(other, runs / "other") is None
+    assert not (runs / "other").exists()
+    assert borrow(config, runs / f"{second}-0") == f"{first}-0"
+    borrowed = train_corl(config, runs / f"{second}-0", QUIET)
+    assert borrow(config, runs / f"{second}-0") == f"{first}-0"  # as it is told when the study goes on
+    trained = {row["stage"] for row in read_journal(runs / f"{second}-0") if row["kind"] == "stage"}
+    assert trained == (set() if second == "sft" else {"grpo-q1-1", "sft-q2-1", "grpo-q2-1"})
+    anew = train_corl(config, tmp_path / "anew", QUIET)
+    for role in ("q1", "q2"):
+        weights = [folder / role / "adapter_model.safetensors" for folder in (borrowed, anew)]
+        assert weights[0].read_bytes() == weights[1].read_bytes()
+    assert read_estimator(borrowed).about == read_estimator(anew).about
+    assert scored(borrowed, config, tmp_path / "a") == scored(anew, config, tmp_path / "b")
+
+
+def test_a_cold_start_of_other_data_is_refused(material: Material, tmp_path: Path) -> None:
+    config, runs = arm_settings(material.settings(0), "sft"), tmp_path / "runs"
+    train_corl(config, runs / "sft-0", QUIET)
+    rows = json.loads(config.data[0].read_text("utf-8"))
+    rows["IDTrain"] = rows["IDTrain"][:-1]
+    config.data[0].write_text(json.dumps(rows), "utf-8")
+    longer = config.model_copy(update={"rounds": 1})
+    assert borrow(longer, runs / "full-0") == "sft-0"
+    with pytest.raises(StoreError, match="data"):
+        train_corl(longer, runs / "full-0", QUIET)
+
+
+def test_what_a_model_wrote_for_one_arm_is_there_for_another(material: Material, tmp_path: Path) -> None:
+    from remid.pipeline.store import Store
+
+    whole, runs = material.settings(0), tmp_path / "runs"
+    config = arm_settings(whole, "model-sft")
+    (runs / "model-sft-0").mkdir(parents=True)
+    (runs / "model-sft-0" / "train.json").write_text(json.dumps({"config": {}, "data": "", "base": ""}))
+    with Store(runs / "model-sft-0") as store:
+        store.add_generations("author", [("asked", "told", True)])
+    assert borrow(arm_settings(whole, "sft"), runs / "sft-0") is None
+    assert not (runs / "sft-0").exists()
+    assert borrow(config, runs / "model-sft-1") is None
+    with Store(runs / "model-sft-1") as store:
+        assert store.generations("author") == {"asked": ("told", True)}
+
+
+def test_traces_are_written_once_and_kept_batch_by_batch(
+    material: Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from remid.train import evaluate
+
+    config = arm_settings(material.settings(0), "sft")
+    estimator = train_corl(config, tmp_path / "run", QUIET)
+    monkeypatch.setattr(evaluate, "_BATCH", 3)
+    whole = scored(estimator, config, tmp_path / "whole")
+    calls = 0
+    generate = evaluate.generate
+
+    def counted(*args: object, **options: object) -> object:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise KeyboardInterrupt
+        return generate(*args, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(evaluate, "generate", counted)
+    with pytest.raises(KeyboardInterrupt):
+        scored(estimator, config, tmp_path / "broken")
+    assert scored(estimator, config, tmp_path / "broken") == whole
+    assert calls == 1 + -(-len(items(config)) // 3)  # the batch that was broken off, and every batch once
+    assert scored(estimator, config, tmp_path / "broken") == whole
+    assert calls == 1 + -(-len(items(config)) // 3)
+
+
+def test_one_adapter_learns_both(material: Material, tmp_path: Path) -> None:
+    config = arm_settings(material.settings(0), "shared-sft")
+    estimator = train_shared(config, tmp_path / "run", QUIET)
+    chains = [read_chain(estimator / role) for role in ("q1", "q2")]
+    assert chains[0].digest == chains[1].digest
+    (note,) = (row for row in read_journal(tmp_path / "run") if row["kind"] == "note" and "both" in row["text"])
+    assert note["n"] == 2 * (12 - round(0.1 * 12))
+    found = scored(estimator, config, tmp_path / "store")
+    assert None not in found.nats
+    assert found.parsed is not None
+    before = (estimator / "q1" / "adapter_model.safetensors").read_bytes()
+    assert train_shared(config, tmp_path / "run", QUIET) == estimator
+    assert (estimator / "q1" / "adapter_model.safetensors").read_bytes() == before
+
+
+def weights(model: torch.nn.Module, adapter: str) -> dict[str, torch.Tensor]:
+    return {name: value.detach().clone() for name, value in model.named_parameters() if f".{adapter}." in name}
+
+
+def test_two_adapters_on_one_base_are_two_models(material: Material, tmp_path: Path) -> None:
+    config = material.settings(0)
+    source = find_model(config.model)
+    train = split_training(read_benchmark(config.data), None, config.holdout, 0).train
+
+    def trained(roles: Sequence[str]) -> tuple[dict[str, dict[str, torch.Tensor]], dict[str, list[float]]]:
+        """Weights of the adapters and log q of references, by role, with the base loaded once for these roles."""
+        loaded = load_model(source, device="cpu")
+        model = new_adapters(loaded.model, config.lora, ("q1", "q2"), 0)  # fresh weights are drawn one after another
+        for role in {"q1", "q2"} - set(roles):
+            model.delete_adapter(role)
+        renderer = ChatRenderer(loaded.tokenizer)
+        for role in roles:
+            made = [
+                q1_example(s, s.trace or "", "compact", renderer, 256)
+                if role == "q1"
+                else q2_example(s, None, renderer, 256)
+                for s in train
+            ]
+            examples = [one for one in made if not isinstance(one, str)]
+            assert len(examples) == len(train)
+            run_sft(model, role, examples, loaded.tokenizer, config.sft, tmp_path / "-".join([*roles, role]), seed=5)
+        scorer = AdapterScorer(model, loaded, 256)
+        pairs = [reference_pair(sample, None, renderer) for sample in items(config)]
+        found = {role: [one.nats for one in scorer.score(role, pairs) if one is not None] for role in roles}
+        return {role: weights(model, role) for role in roles}, found
+
+    together, said = trained(["q1", "q2"])
+    for role in ("q1", "q2"):
+        alone, said_alone = trained([role])
+        assert alone[role].keys() == together[role].keys()
+        assert all(torch.equal(value, together[role][name]) for name, value in alone[role].items())
+        assert said_alone[role] == said[role]
+        assert len(said[role]) == len(items(config))
+    assert said["q1"] != said["q2"]
