@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "lm"))
+for room in ("lm", "engine"):
+    sys.path.insert(0, str(Path(__file__).parents[1] / room))
 
 _USERS = ("Ann, a cook.", "Bob, nine.", "Cy, a nurse.", "Di, a poet.", "Ed, a clerk.", "Flo, a vet.")
 _CHARACTERS = ("a pirate", "a wizard", "a robot", "a dragon")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from remid.lm.adapters import frozen_copy, load_weights, read_chain, write_adapter, write_estimator
+from remid.pipeline.engines import EngineConfig
 from remid.pipeline.progress import Progress
 from remid.pipeline.prompts import PROMPT_VERSION
 from remid.pipeline.run import write_json
@@ -22,6 +23,7 @@ from remid.pipeline.traces import parse_trace
 from remid.train.collect import collect_training_traces
 from remid.train.config import TrainConfig
 from remid.train.evaluate import evaluate
+from remid.train.processes import is_first, wait_for
 from remid.train.run import TrainRun, open_run
 from remid.train.stages import cold_start, improve_responses, improve_traces
 
@@ -39,12 +41,14 @@ def train_corl(
     progress: Progress,
     *,
     callbacks: Callable[[TrainRun], list[Any]] | None = None,
+    engine: EngineConfig | None = None,
 ) -> Path:
     """Train q1 and q2 and return the estimator's folder, OUT/estimator. The same call resumes.
 
-    Raises DataError, ConfigError, ModelError, StoreError.
+    engine: how a server that writes traces is reached, which changes no result. Raises DataError, ConfigError,
+    ModelError, StoreError, EngineError.
     """
-    run = open_run(config, out, progress)
+    run = open_run(config, out, progress, engine)
     if callbacks is not None:
         run.stage_callbacks = callbacks
     history = _History(run)
@@ -172,15 +176,14 @@ def _examples(found: Any) -> list[dict[str, Any]]:
 
 
 def _first_traces(run: TrainRun) -> Traces:
-    """The traces of the cold start, written once."""
+    """The traces of the cold start, written once, by one process."""
     path = run.folder / "traces.json"
-    if path.exists():
-        known: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
-        return known
-    run.stage = "traces"
-    found = collect_training_traces(run)
-    write_json(path, dict(found))
-    return found
+    if is_first() and not path.exists():
+        run.stage = "traces"
+        write_json(path, dict(collect_training_traces(run)))
+    wait_for(path)
+    known: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
+    return known
 
 
 def _roll_out(run: TrainRun, number: int, before: Traces) -> Traces:

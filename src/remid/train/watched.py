@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from remid.pipeline.engines import EngineConfig
 from remid.pipeline.progress import Progress
 from remid.train.callbacks import JournalCallback, ProbeCallback, WatchCallback
 from remid.train.config import TrainConfig
@@ -16,9 +17,9 @@ from remid.train.run import TrainRun
 _EVERY, _PROBED = 4, 16
 
 
-def train_watched(config: TrainConfig, out: Path, progress: Progress) -> Path:
+def train_watched(config: TrainConfig, out: Path, progress: Progress, engine: EngineConfig | None = None) -> Path:
     """Train with everything that watches; returns the estimator's folder. See train_corl."""
-    return train_corl(config, out, progress, callbacks=watchers)
+    return train_corl(config, out, progress, callbacks=watchers, engine=engine)
 
 
 def watchers(run: TrainRun) -> list[Any]:

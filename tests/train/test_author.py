@@ -1,0 +1,176 @@
+"""Training traces by a server or another local model: through a whole run, never asked twice, by one process only."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from openai_server import Behaviour, OpenAIServer
+
+from remid.engine.local import LocalEngine
+from remid.engine.server_settings import ServerSettings
+from remid.engine.spending import Cost
+from remid.engine.work import Chat
+from remid.errors import ConfigError, EngineError
+from remid.lm.generate import Decoding
+from remid.lm.models import find_model, load_model
+from remid.pipeline.engines import EngineConfig
+from remid.pipeline.progress import Progress
+from remid.pipeline.store import Store
+from remid.pipeline.traces import COMPACT_HEADING
+from remid.train.collect import _OPENING, collect_training_traces, hindsight_messages
+from remid.train.config import make_train_config
+from remid.train.run import open_run
+from remid.train.watched import train_watched
+
+QUIET = Progress(enabled=False)
+REPLY = "It makes light of the matter and says where it went.\nStyle: Short and dry.\nAnd more."
+
+
+@pytest.fixture
+def server(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenAIServer]:
+    """A running server that answers every chat with the same trace."""
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    loaded = load_model(find_model(str(tiny_folder)), device="cpu")
+    with OpenAIServer(loaded.model, loaded.tokenizer, behaviour=Behaviour(reply=REPLY)) as running:
+        yield running
+
+
+def asked(server: OpenAIServer) -> list[str]:
+    """What was asked for traces: the last messages that show a reference."""
+    rows = ["\n".join(str(m["content"]) for m in request.get("messages", [])) for request in server.requests]
+    return [row for row in rows if "The character's next line\n" in row]
+
+
+def by(url: str, settings: dict[str, Any], **more: Any) -> Any:
+    author = {"model": "tiny", "server": url, "tokens": 8}
+    return make_train_config(**settings | {"traces": "model", "author": author, "rounds": 0} | more)
+
+
+def test_a_server_writes_the_traces_of_a_run(server: OpenAIServer, settings: dict[str, Any], tmp_path: Path) -> None:
+    costs: list[Cost] = []
+    priced = ServerSettings(server.url, "tiny", price_prompt=1.0, price_completion=2.0)
+    engine = EngineConfig(server=priced, agree=costs.append)
+    train_watched(by(server.url, settings, limit=5), tmp_path, QUIET, engine)
+    traces = json.loads((tmp_path / "traces.json").read_text())
+    assert len(traces) == 4
+    assert set(traces.values()) == {f"{COMPACT_HEADING}\nContent: " + REPLY.removesuffix("\nAnd more.")}
+    assert len(asked(server)) == len(set(asked(server))) == 4
+    assert [(cost.requests, cost.completion_tokens) for cost in costs] == [(4, 4 * 8)]
+    assert costs[0].money
+    assert json.loads((tmp_path / "estimator" / "estimator.json").read_text())["q1"]
+
+
+def test_a_budget_stops_before_training_and_what_was_paid_for_is_kept(
+    server: OpenAIServer, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    def collected(tokens: int) -> Mapping[str, str]:
+        reached = ServerSettings(server.url, "tiny", concurrency=1, max_total_tokens=tokens)
+        run = open_run(by(server.url, settings), tmp_path, QUIET, EngineConfig(server=reached))
+        return collect_training_traces(run)
+
+    with pytest.raises(EngineError, match="budget"):
+        collected(6000)
+    paid = len(asked(server))
+    assert 0 < paid < 15
+    traces = collected(1_000_000)
+    assert len(traces) == len(asked(server)) == len(set(asked(server))) == 15  # of 18 samples three are held out
+    server.requests.clear()
+    run = open_run(by(server.url, settings), tmp_path, QUIET)  # no options at all: the address is in the settings
+    assert collect_training_traces(run) == traces
+    assert server.requests == []
+
+
+def test_traces_that_repeat_the_reference_are_left_out(
+    server: OpenAIServer, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    server.behaviour.reply = "It says: Gone with the tide. Ask me about the rest.\nStyle: Short."
+    run = open_run(by(server.url, settings), tmp_path, QUIET)
+    traces = collect_training_traces(run)
+    thieves = {s.sample_id for s in run.split.train if s.reference.startswith("Gone with the tide. Ask me about")}
+    assert thieves
+    assert set(traces) == {s.sample_id for s in run.split.train} - thieves
+    (note,) = [row for row in run.journal.read() if row["kind"] == "note"]
+    assert note["failures"] == {"quotes the reference": len(thieves)}
+
+
+def test_another_local_model_than_the_base_writes(settings: dict[str, Any], tiny_folder: Path, tmp_path: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    other = tmp_path / "other"
+    shutil.copytree(tiny_folder, other)
+    model = AutoModelForCausalLM.from_pretrained(other)
+    torch.manual_seed(5)
+    for weight in model.parameters():
+        torch.nn.init.normal_(weight, std=0.2)
+    model.save_pretrained(other)
+    author = {"model": str(other), "tokens": 12}
+    run = open_run(make_train_config(**settings | {"traces": "model", "author": author}), tmp_path / "run", QUIET)
+    with pytest.raises(ConfigError, match="no training sample has one"):  # it writes nonsense
+        collect_training_traces(run)
+    chats = [Chat(tuple(hindsight_messages(s, "compact")), _OPENING["compact"]) for s in run.split.train]
+    said: dict[Path, set[str]] = {}
+    for folder in (other, tiny_folder):
+        engine = LocalEngine(load_model(find_model(str(folder)), device="cpu"), Decoding(max_new_tokens=12))
+        said[folder] = {str(w.text).strip() for batch in engine.write(chats) for w in batch}
+    with Store(tmp_path / "run") as store:
+        found = [text for (text,) in store._db.execute("SELECT text FROM generations")]
+    assert len(found) == len(run.split.train)
+    assert any(text in row for row in found for text in said[other] if text)
+    assert not any(text in row for row in found for text in said[tiny_folder] - said[other] if text)
+
+
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        ({"author": {"model": "tiny", "server": "http://localhost:1/v1"}}, 'writes traces = "model" only'),
+        ({"traces": "model", "author": {"server": "http://localhost:1/v1"}}, "name the model"),
+    ],
+)
+def test_an_author_that_cannot_be_meant_is_refused(more: dict[str, Any], why: str, settings: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=why):
+        make_train_config(**settings | more)
+
+
+_WORKER = """
+import json, sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+sys.path.insert(0, {here!r})
+from remid.train.config import make_train_config
+from remid.train.watched import train_watched
+from test_author import QUIET
+settings = json.loads(Path({settings!r}).read_text())
+train_watched(make_train_config(**settings), Path({out!r}), QUIET)
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_collect_once_and_train_one_run(
+    server: OpenAIServer, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    config = by(server.url, settings, rounds=1)
+    (tmp_path / "settings.json").write_text(config.model_dump_json())
+    script = tmp_path / "worker.py"
+    out = tmp_path / "run"
+    script.write_text(
+        _WORKER.format(here=str(Path(__file__).parent), settings=str(tmp_path / "settings.json"), out=str(out))
+    )
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert len(asked(server)) == len(set(asked(server))) == 15
+    rows = [json.loads(line) for line in (out / "train.jsonl").read_text().splitlines()]
+    for kind in ("stage", "note", "end"):
+        keys = [json.dumps({**row, "time": 0}, sort_keys=True) for row in rows if row["kind"] == kind]
+        assert len(keys) == len(set(keys)), kind
