@@ -140,32 +140,15 @@ def test_an_author_that_cannot_be_meant_is_refused(more: dict[str, Any], why: st
         make_train_config(**settings | more)
 
 
-_WORKER = """
-import json, sys
-from pathlib import Path
-import torch
-torch.set_num_threads(1)
-sys.path.insert(0, {here!r})
-from remid.train.config import make_train_config
-from remid.train.watched import train_watched
-from test_author import QUIET
-settings = json.loads(Path({settings!r}).read_text())
-train_watched(make_train_config(**settings), Path({out!r}), QUIET)
-"""
-
-
 @pytest.mark.slow
 def test_two_processes_collect_once_and_train_one_run(
     server: OpenAIServer, settings: dict[str, Any], tmp_path: Path
 ) -> None:
     config = by(server.url, settings, rounds=1)
-    (tmp_path / "settings.json").write_text(config.model_dump_json())
-    script = tmp_path / "worker.py"
+    (tmp_path / "corl.json").write_text(config.model_dump_json())
     out = tmp_path / "run"
-    script.write_text(
-        _WORKER.format(here=str(Path(__file__).parent), settings=str(tmp_path / "settings.json"), out=str(out))
-    )
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command = [*launch, "-m", "remid", "train", "corl", "--config", str(tmp_path / "corl.json"), "--out", str(out)]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400, check=False)
     assert done.returncode == 0, done.stderr[-4000:]

@@ -107,7 +107,6 @@ class _History:
         saved, report = folder / "adapter", folder / "held_out.json"
         if report.exists():
             load_weights(run.model, adapter, saved, run.loaded.source.fingerprint)
-            self._score = json.loads(report.read_text())["log_q"]
         else:
             run.journal.add({"kind": "stage", "stage": name, "adapter": adapter, "time": time.time()})
             begin = time.perf_counter()
@@ -115,30 +114,39 @@ class _History:
             if adapter == "q1":
                 run.held_traces = None
             body(scratch, 1000 * run.config.seed + self._count)
-            write_adapter(
-                run.model,
-                adapter,
-                saved,
-                base=run.loaded.source,
-                stage=name,
-                parents=tuple(self._parents[adapter]),
-                data=run.split.digest,
-                config=run.config.model_dump(mode="json"),
-            )
-            if adapter == "q1":
-                run.held_traces = None
-            row = self._evaluate() | {"seconds": time.perf_counter() - begin}
-            run.journal.add({"kind": "held_out", "stage": name, "adapter": adapter, "time": time.time(), **row})
-            write_json(report, row)
-            shutil.rmtree(scratch, ignore_errors=True)
-            self._score = row["log_q"]
-            run.progress.say(f"{name}: held-out references {row['log_q']:.3f} nats/token ({row['seconds']:.0f} s)")
+            if is_first():
+                self._finish(name, adapter, folder, begin)
+                shutil.rmtree(scratch, ignore_errors=True)
+            wait_for(report)
+        self._score = json.loads(report.read_text())["log_q"]
         self._parents[adapter].append(read_chain(saved).digest)
         self._last[adapter] = saved
+
+    def _finish(self, name: str, adapter: str, folder: Path, begin: float) -> None:
+        """Save what a stage has trained, and evaluate it. begin: of the stage, by perf_counter."""
+        run = self._run
+        write_adapter(
+            run.model,
+            adapter,
+            folder / "adapter",
+            base=run.loaded.source,
+            stage=name,
+            parents=tuple(self._parents[adapter]),
+            data=run.split.digest,
+            config=run.config.model_dump(mode="json"),
+        )
+        if adapter == "q1":
+            run.held_traces = None
+        row = self._evaluate() | {"seconds": time.perf_counter() - begin}
+        run.journal.add({"kind": "held_out", "stage": name, "adapter": adapter, "time": time.time(), **row})
+        write_json(folder / "held_out.json", row)
+        run.progress.say(f"{name}: held-out references {row['log_q']:.3f} nats/token ({row['seconds']:.0f} s)")
 
     def keep(self, name: str) -> float:
         """Make the estimator of what there is now, if it is the best yet; returns its held-out nats per token."""
         run, path = self._run, self._run.folder / "best.json"
+        if not is_first():
+            return self._score
         known = json.loads(path.read_text()) if path.exists() else {"log_q": -float("inf")}
         if self._score > known["log_q"] or not (run.folder / "estimator").exists():
             write_estimator(
@@ -181,23 +189,25 @@ def _first_traces(run: TrainRun) -> Traces:
     if is_first() and not path.exists():
         run.stage = "traces"
         write_json(path, dict(collect_training_traces(run)))
-    wait_for(path)
-    known: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
-    return known
+    return _shared(path)
 
 
 def _roll_out(run: TrainRun, number: int, before: Traces) -> Traces:
     """What the new q1 writes for all training samples; where that does not parse, the trace from before."""
     path = run.folder / f"traces-{number}.json"
-    if path.exists():
-        known: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
-        return known
-    run.stage = f"rollout-{number}"
-    begin = time.perf_counter()
-    written = run.write_traces(run.split.train)
-    new = {name: text for name, text in written.items() if parse_trace(text).features is not None}
-    told = f"{len(new)} of {len(run.split.train)} new traces follow the format"
-    run.note(told, parsed=len(new), n=len(run.split.train), seconds=time.perf_counter() - begin)
-    traces = {**before, **new}
-    write_json(path, traces)
-    return traces
+    if is_first() and not path.exists():
+        run.stage = f"rollout-{number}"
+        begin = time.perf_counter()
+        written = run.write_traces(run.split.train)
+        new = {name: text for name, text in written.items() if parse_trace(text).features is not None}
+        told = f"{len(new)} of {len(run.split.train)} new traces follow the format"
+        run.note(told, parsed=len(new), n=len(run.split.train), seconds=time.perf_counter() - begin)
+        write_json(path, {**before, **new})
+    return _shared(path)
+
+
+def _shared(path: Path) -> Traces:
+    """What the first process writes, or has written."""
+    wait_for(path)
+    known: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
+    return known

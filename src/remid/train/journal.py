@@ -33,17 +33,20 @@ JOURNAL = "train.jsonl"
 class Journal:
     """Appends to a run's journal; each record is on the disk before `add` returns. One process writes.
 
-    added: the records of this process, in order.
+    writes: False in the others, whose records are dropped. added: the records of this process, in order.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, writes: bool = True) -> None:
         self._path = folder / JOURNAL
+        self._writes = writes
         self._whole = False
         self._shown: list[Row] = []
         self.added: list[Row] = []
 
     def add(self, record: Mapping[str, Any]) -> None:
         """Append a record. Numbers that are not finite become null; `time` is filled in."""
+        if not self._writes:
+            return
         row = _finite({"time": time.time(), **record})
         line = json.dumps(row, allow_nan=False) + "\n"  # ASCII: no line separator of Unicode can end a line early
         self._path.parent.mkdir(parents=True, exist_ok=True)

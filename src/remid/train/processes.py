@@ -18,6 +18,11 @@ def is_first() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def several() -> bool:
+    """Whether there are more processes than this one."""
+    return os.environ.get("WORLD_SIZE", "1") != "1"
+
+
 def wait_for(path: Path) -> None:
     """Return once the first process has put this file there."""
     while not path.exists():

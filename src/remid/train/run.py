@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from remid.data import read_benchmark
-from remid.errors import StoreError
+from remid.errors import ConfigError, StoreError
 from remid.lm.adapters import new_adapters
 from remid.lm.chat import ChatRenderer
 from remid.lm.models import LoadedModel, find_model, load_model
@@ -20,6 +20,7 @@ from remid.train.config import TrainConfig
 from remid.train.evaluate import write_traces
 from remid.train.examples import Split, refuse_leaks, split_training, without_leaks
 from remid.train.journal import Journal
+from remid.train.processes import is_first, several, wait_for
 from remid.train.scoring import AdapterScorer
 from remid.types import Benchmark, Sample
 
@@ -93,6 +94,8 @@ def open_run(config: TrainConfig, folder: Path, progress: Progress, engine: Engi
     engine: how a server that writes traces is reached and what it may cost; None: by the defaults of ServerSettings.
     Raises DataError, ConfigError, ModelError; StoreError where the folder belongs to another run.
     """
+    if config.stop_on_collapse and several():
+        raise ConfigError("stop_on_collapse: the first of several processes alone would stop; leave it out")
     engine = _reached(config, engine)
     benchmark = read_benchmark(config.data, mapping=config.mapping, taxonomy=config.taxonomy)
     dropped = 0
@@ -119,7 +122,7 @@ def open_run(config: TrainConfig, folder: Path, progress: Progress, engine: Engi
         ChatRenderer(loaded.tokenizer),
         max_tokens,
         AdapterScorer(model, loaded, max_tokens),
-        Journal(folder),
+        Journal(folder, writes=is_first()),
         engine,
     )
 
@@ -140,9 +143,9 @@ def _claim(folder: Path, config: TrainConfig, data: str, base: str) -> None:
     path = folder / "train.json"
     settings = config.model_dump(mode="json")
     mine = {"config": settings, "data": data, "base": base}
-    if not path.exists():
+    if is_first() and not path.exists():
         write_json(path, mine)
-        return
+    wait_for(path)
     theirs = json.loads(path.read_text(encoding="utf-8"))
     if theirs != mine:
         changed = [key for key in settings if theirs["config"].get(key) != settings[key]]
