@@ -85,6 +85,7 @@ def test_the_page_holds_every_curve(run: tuple[list[Row], Row]) -> None:
         "The optimizer",
         "Speed of each module",
         "Stages",
+        "Where the time went",
         "What is written",
         "Notes",
     ]

@@ -11,6 +11,7 @@ from typing import Any
 
 from remid.report.sheet import Figure, Section, Table, bars, line, plain, render_sheet, value_with_interval
 from remid.report.training_curves import curve_sections, is_rl, last_signals
+from remid.report.training_times import times_section
 
 Row = dict[str, Any]
 
@@ -40,6 +41,7 @@ def training_sections(records: Sequence[Row], run: Row) -> list[Section]:
         *curve_sections(records),
         _speeds(run),
         _stages(run),
+        times_section(run["times"]),
         _samples(records),
         _notes(records),
     ]
@@ -49,7 +51,7 @@ def training_sections(records: Sequence[Row], run: Row) -> list[Section]:
 def status_sections(records: Sequence[Row], run: Row) -> list[Section]:
     """For the terminal: stages, the last steps' signals, what the watch named."""
     signals = last_signals(records)
-    found = [_stages(run), signals, _verdict(records, run)]
+    found = [_stages(run), times_section(run["times"]), signals, _verdict(records, run)]
     return [section for section in found if section is not None]
 
 

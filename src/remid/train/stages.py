@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -50,7 +51,9 @@ def improve_traces(run: TrainRun, out: Path, seed: int) -> None:
     """GRPO on q1: traces under which q2 finds the reference likely."""
     how, samples = run.config.grpo, run.draw(seed)
     known = {sample.sample_id: sample for sample in samples}
-    without = _without(run, samples) if how.reward == "advantage" else {}
+    without: Mapping[str, Likelihood | None] = {}
+    if how.reward == "advantage":
+        without = _of_references(run, "q2", {s.sample_id: reference_pair(s, None, run.renderer) for s in samples})
 
     def compute(said: Sequence[Completion]) -> list[Mapping[str, float] | None]:
         features = [parse_trace(one.text).features for one in said]
@@ -77,8 +80,9 @@ def improve_responses(run: TrainRun, traces: Mapping[str, str], out: Path, seed:
     features = {s.sample_id: parse_trace(traces.get(s.sample_id, "")).features for s in samples}
     prompts = {s.sample_id: prompt_ids(role_play_messages(s, features[s.sample_id]), run.renderer) for s in samples}
     samples = [s for s in samples if prompts[s.sample_id] is not None]
-    golden_pairs = [reference_pair(s, features[s.sample_id], run.renderer) for s in samples]
-    golden = dict(zip((s.sample_id for s in samples), run.scorer.score("ref", golden_pairs), strict=True))
+    golden = _of_references(
+        run, "ref", {s.sample_id: reference_pair(s, features[s.sample_id], run.renderer) for s in samples}
+    )
 
     def compute(said: Sequence[Completion]) -> list[Mapping[str, float] | None]:
         pairs = [Pair(prompts[one.sample] or (), one.ids) for one in said]
@@ -133,10 +137,12 @@ def _row(sample_id: str, messages: Sequence[Any]) -> dict[str, Any]:
     return {"sample_id": sample_id, "prompt": [{"role": m.role, "content": m.content} for m in messages]}
 
 
-def _without(run: TrainRun, samples: Sequence[Sample]) -> dict[str, Likelihood | None]:
-    pairs = [reference_pair(sample, None, run.renderer) for sample in samples]
-    found = run.scorer.score("q2", pairs)
-    return dict(zip((sample.sample_id for sample in samples), found, strict=True))
+def _of_references(run: TrainRun, adapter: str, pairs: Mapping[str, Pair | None]) -> dict[str, Likelihood | None]:
+    """log q under the adapter, by sample; what rewards are compared with, so its seconds are told as theirs."""
+    begin = time.perf_counter()
+    found = dict(zip(pairs, run.scorer.score(adapter, list(pairs.values())), strict=True))
+    run.note(f"{len(found)} references under {adapter}", part="rewards", seconds=time.perf_counter() - begin)
+    return found
 
 
 def drawn(train: Sequence[Sample], count: int, seed: int) -> list[Sample]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from remid.errors import StoreError
+from remid.train.clock import seconds_without_pauses, times
 from remid.train.journal import adapter_of, read_journal
 from remid.train.signals import slope
 from remid.train.watch import watch
@@ -29,7 +30,8 @@ def train_summary(folder: Path, now: float | None = None) -> tuple[list[Row], Ro
 
     The second holds folder, config, data, base, finished, seconds_since_last, best, warnings, speeds, and stages: each
     with stage, adapter, state ("done", "in hand", "to come"), step, steps, seconds, seconds_left, held_out (record or
-    None) and digest of its adapter. What is not known is None. Raises StoreError where there is no run.
+    None) and digest of its adapter; times: see clock.times. What is not known is None. Raises StoreError where there is
+    no run.
     """
     records = read_journal(folder)
     about = _read(folder / "train.json") or {}
@@ -48,6 +50,7 @@ def train_summary(folder: Path, now: float | None = None) -> tuple[list[Row], Ro
         "warnings": [warning.record() for warning in watch(records)],
         "speeds": module_speeds(records),
         "stages": stages,
+        "times": times(records),
     }
 
 
@@ -98,17 +101,11 @@ def _stage(name: str, records: Sequence[Row], folder: Path) -> Row:
         "state": state,
         "step": steps[-1]["step"] if steps else None,
         "steps": steps[-1]["steps"] if steps else None,
-        "seconds": _seconds(mine) if mine else None,
+        "seconds": seconds_without_pauses(mine) if mine else None,
         "seconds_left": _left(steps) if state == "in hand" else None,
         "held_out": held_out,
         "digest": _digest(folder, name),
     }
-
-
-def _seconds(mine: Sequence[Row]) -> float:
-    """Time in a stage, without the times between a stop and the stage's next beginning."""
-    pairs = itertools.pairwise(mine)
-    return float(sum(max(0.0, b["time"] - a["time"]) for a, b in pairs if b["kind"] != "stage"))
 
 
 def _left(steps: Sequence[Row]) -> float | None:
