@@ -7,7 +7,6 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,10 +23,8 @@ from remid.lm.adapters import (
     load_weights,
     new_adapters,
     read_chain,
-    read_estimator,
     stack,
     trainable_names,
-    write_estimator,
 )
 from remid.lm.models import ModelSource, find_model, load_model
 
@@ -336,91 +333,3 @@ def test_a_worker_makes_the_stack_that_the_run_is_about(base: ModelSource, copie
     resign(copied / "one", lora_alpha=9)
     with pytest.raises(ModelError, match="stands on"):
         recipe()
-
-
-@pytest.fixture
-def pair(base: ModelSource, tmp_path: Path) -> SimpleNamespace:
-    """Adapters q1 and q2 on the base, and the estimator made of them."""
-    chains = {name: make_adapter(base, tmp_path / "stages" / name, name, seed) for seed, name in ((3, "q1"), (4, "q2"))}
-    made = write_estimator(
-        tmp_path / "estimator",
-        base=base,
-        q1=tmp_path / "stages" / "q1",
-        q2=tmp_path / "stages" / "q2",
-        trace_format="compact",
-        trace_tokens=20,
-        prompt_version=1,
-    )
-    return SimpleNamespace(chains=chains, made=made)
-
-
-def test_an_estimator_is_read_as_it_was_written_wherever_it_lies(
-    pair: SimpleNamespace, base: ModelSource, tmp_path: Path
-) -> None:
-    made, chains = pair.made, pair.chains
-    shutil.rmtree(tmp_path / "stages")  # its adapters are its own
-    shutil.move(tmp_path / "estimator", tmp_path / "moved")
-    moved = read_estimator(tmp_path / "moved")
-    assert moved.about == made.about
-    assert (moved.trace_format, moved.trace_tokens, moved.prompt_version) == ("compact", 20, 1)
-    assert moved.about["q1"] == [{"stage": "sft", "digest": chains["q1"].digest, "parents": []}]
-    assert str(tmp_path) not in json.dumps(moved.about)
-    assert moved.q1 is not None
-    q1, q2 = stack(base, moved.q1), stack(base, moved.q2)
-    assert len({q1.fingerprint, q2.fingerprint, base.fingerprint}) == 3
-    load_model(q1, device="cpu")
-
-
-def test_an_estimator_without_a_trace_generator_has_another_digest(
-    pair: SimpleNamespace, base: ModelSource, tmp_path: Path
-) -> None:
-    alone = write_estimator(
-        tmp_path / "estimator",
-        base=base,
-        q1=None,
-        q2=tmp_path / "stages" / "q2",
-        trace_format=None,
-        trace_tokens=20,
-        prompt_version=1,
-    )
-    assert alone.q1 is None
-    assert alone.about["q1"] is None
-    assert alone.about["digest"] != pair.made.about["digest"]
-    assert not (tmp_path / "estimator" / "q1").exists()
-
-
-def test_an_estimator_takes_no_adapter_of_another_base(pair: SimpleNamespace, tmp_path: Path) -> None:
-    other = find_model(str(chat_folder(tmp_path / "other", seed=8)))
-    with pytest.raises(ModelError, match="stands on"):
-        write_estimator(
-            tmp_path / "estimator",
-            base=other,
-            q1=None,
-            q2=tmp_path / "stages" / "q2",
-            trace_format=None,
-            trace_tokens=20,
-            prompt_version=1,
-        )
-    assert read_estimator(tmp_path / "estimator").about == pair.made.about
-
-
-@pytest.mark.parametrize(
-    ("change", "reason"),
-    [
-        ({"q2": ["../stages/q2"]}, "q2: ../stages/q2 must name a folder inside"),
-        ({"q2": ["/q2"]}, "must name a folder inside"),
-        ({"q2": []}, "q2: Tuple should have at least 1"),
-        ({"q2": ["gone"]}, "No such file"),
-        ({"trace_format": "long"}, "trace_format: "),
-        ({"schema": 7}, "schema: "),
-    ],
-)
-def test_an_estimator_that_is_none_is_refused(
-    change: dict[str, Any], reason: str, pair: SimpleNamespace, tmp_path: Path
-) -> None:
-    path = tmp_path / "estimator" / "estimator.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    with pytest.raises(ModelError, match=reason):
-        read_estimator(tmp_path / "estimator")
-    with pytest.raises(ModelError, match="not an estimator written by remid train"):
-        read_estimator(tmp_path / "stages" / "q2")

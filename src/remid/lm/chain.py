@@ -31,6 +31,8 @@ CONFIG, WEIGHTS, CHAIN = "adapter_config.json", "adapter_model.safetensors", "ch
 ESTIMATOR = "estimator.json"
 
 TraceFormat = Literal["compact", "full"]
+#: Of stored weights. They are loaded into float32 whatever it is, so they are the same numbers everywhere.
+AdapterDType = Literal["float32", "bfloat16", "float16"]
 _Json = TypeVar("_Json", bound=BaseModel)
 
 
@@ -153,20 +155,23 @@ def write_estimator(
     trace_format: TraceFormat | None,
     trace_tokens: int,
     prompt_version: int,
+    dtype: AdapterDType = "float32",
 ) -> Estimator:
     """Make an estimator of adapters that stand on `base`, which are copied; what was in `folder` is replaced.
 
-    trace_format: None where q2 was trained without traces. Raises ModelError for adapters that stand on something else,
-    StoreError where it cannot be written.
+    trace_format: None where q2 was trained without traces. dtype: of the copied weights. Raises ModelError for adapters
+    that stand on something else, StoreError where it cannot be written.
     """
     roles = {"q1": q1, "q2": q2}
     with replacing(folder) as made:
         for role, adapter in roles.items():
             if adapter is not None:
-                verified(adapter, base.fingerprint)
+                chain = verified(adapter, base.fingerprint)
                 (made / role).mkdir()
                 for name in (CONFIG, WEIGHTS, CHAIN):
                     shutil.copyfile(adapter / name, made / role / name)
+                if dtype != "float32":
+                    _round(made / role, chain, dtype)
         file = _EstimatorFile(
             schema=1,
             base=Base(name=base.name, fingerprint=base.fingerprint),
@@ -179,6 +184,20 @@ def write_estimator(
         )
         (made / ESTIMATOR).write_text(dump(file), encoding="utf-8")
     return read_estimator(folder)
+
+
+def _round(folder: Path, chain: Chain, dtype: AdapterDType) -> None:
+    """Round a copied adapter's weights; its digest becomes that of what is stored, what it was before is a parent."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    kind = getattr(torch, dtype)
+    tensors = {name: tensor.to(kind) for name, tensor in load_file(folder / WEIGHTS).items()}
+    if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
+        raise ModelError(f"{folder.name}: its weights do not fit into {dtype}; keep them in float32")
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    rounded = chain.model_copy(update={"digest": digest_of(folder), "parents": (*chain.parents, chain.digest)})
+    (folder / CHAIN).write_text(dump(rounded), encoding="utf-8")
 
 
 def verified(folder: Path, key: str) -> Chain:

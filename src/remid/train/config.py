@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from remid.errors import ConfigError
+from remid.lm.chain import AdapterDType
 
 TraceOrigin = Literal["auto", "data", "extractive", "model"]
 #: How the likelihood of the reference becomes a reward: exp of its mean per token (the paper's), the mean, the sum, or
@@ -103,7 +104,7 @@ class TrainConfig(_Settings):
     limit: int | None = Field(default=None, ge=4)
     holdout: float = Field(default=0.15, gt=0, lt=0.9)
     max_tokens: int = Field(default=2048, ge=32)
-    adapter_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    adapter_dtype: AdapterDType = "float32"
     author: AuthorSettings = AuthorSettings()
     lora: LoraSettings = LoraSettings()
     sft: SftSettings = SftSettings()

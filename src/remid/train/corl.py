@@ -157,6 +157,7 @@ class _History:
                 trace_format=run.config.trace_format if run.config.reasoning else None,
                 trace_tokens=run.config.grpo.trace_tokens,
                 prompt_version=PROMPT_VERSION,
+                dtype=run.config.adapter_dtype,
             )
             write_json(path, {"name": name, "log_q": self._score})
         return self._score
