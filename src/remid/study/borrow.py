@@ -17,7 +17,7 @@ from remid.train.config import TrainConfig
 from remid.train.journal import JOURNAL, Journal, read_journal
 
 #: Settings that nothing depends on before the first round of CoRL.
-_LATER = ("rounds", "patience", "stop_on_collapse")
+_LATER = ("rounds", "patience")
 
 
 def borrow(config: TrainConfig, run: Path) -> str | None:
