@@ -115,6 +115,48 @@ def test_healthy_and_not(tmp_path: Path) -> None:
     assert table.rows[0][5] in page
 
 
+@pytest.mark.parametrize(
+    ("steps", "finished", "said"),
+    [
+        (0, False, "no step of reinforcement learning yet, no sign of collapse so far"),
+        (1, False, "too early to tell: 1 step of reinforcement learning, and the watch needs 4 in one stage"),
+        (3, True, "too few steps to tell: 3 steps of reinforcement learning, and the watch needs 4 in one stage"),
+        (4, False, "healthy, no sign of collapse in 4 steps of reinforcement learning"),
+    ],
+)
+def test_a_verdict_needs_as_many_steps_as_the_watch(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], steps: int, finished: bool, said: str
+) -> None:
+    records = [row for row in run_records(0) if "grpo" not in row["stage"]]
+    records += [row for row in run_records(0) if row["stage"] == "grpo-q1-1" and row["kind"] == "step"][:steps]
+    folder = written(tmp_path / "run", records + [{"kind": "end", "stage": "", "time": 9e9}] * finished)
+    assert headline(*train_summary(folder)) == said
+    train_status(folder)
+    assert said in " ".join(capsys.readouterr().out.split())
+
+
+def test_log_q_without_a_trace_that_parses_is_not_called_after_its_trace(tmp_path: Path) -> None:
+    made = run_records(0)
+    ends = [row for row in made if row["kind"] == "held_out" and row.get("step") is None]
+    for row in ends[:2]:
+        row["parse_failures"] = 1.0
+    records, summary = train_summary(written(tmp_path / "run", made))
+    section = next(s for s in training_sections(records, summary) if s.title.startswith("How likely"))
+    assert "After sft-q1, sft-q2 no trace that parses was written: log q2 there is that without" in section.text
+    own, without = section.figures[0].traces
+    assert own["name"] == "with its own trace where that parses"
+    assert [y is None for y in own["y"]][:3] == [True, True, False]
+    assert None not in without["y"]
+    (table,) = section.tables
+    assert [row[table.columns.index("traces that parse")] for row in table.rows][:3] == ["0%", "0%", "90%"]
+    status = next(s for s in status_sections(records, summary) if s.title == "Stages")
+    assert "After sft-q1, sft-q2 no trace" in status.tables[0].caption
+    for row in ends:
+        row["parse_failures"] = 0.1
+    records, summary = train_summary(written(tmp_path / "fine", made))
+    assert not any("no trace that parses" in s.text for s in training_sections(records, summary))
+
+
 def test_a_run_in_hand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     records = short(run_records(0, Healthy(rounds=2)))
     folder = written(tmp_path / "run", records)

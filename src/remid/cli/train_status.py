@@ -13,14 +13,16 @@ def train_status(folder: Path) -> None:
     from rich.console import Console
 
     from remid.report.sheet import console_tables
-    from remid.report.training import status_sections
+    from remid.report.training import headline, status_sections
     from remid.train.summary import train_summary
 
     records, run = train_summary(folder)
     console = Console()
     console.print(console_tables(status_sections(records, run)))
     console.print(
-        f"\n{_standing(run)}\npage: {write_training_page(folder, records, run)}", markup=False, highlight=False
+        f"\n{headline(records, run)}\n{_standing(run)}\npage: {write_training_page(folder, records, run)}",
+        markup=False,
+        highlight=False,
     )
 
 

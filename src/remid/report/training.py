@@ -6,6 +6,8 @@ Made from the records of train.jsonl and a summary of the run (train/summary.py)
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -57,12 +59,17 @@ def status_sections(records: Sequence[Row], run: Row) -> list[Section]:
 
 def headline(records: Sequence[Row], run: Row) -> str:
     """The verdict in one sentence."""
-    steps = sum(is_rl(row) for row in records)
+    counts = Counter(row["stage"] for row in records if is_rl(row))
+    steps = counts.total()
     if run["warnings"]:
         named = list(dict.fromkeys(row["signature"] for row in run["warnings"]))
         return f"{len(named)} {'sign' if len(named) == 1 else 'signs'} of collapse: {', '.join(named)}"
     if steps == 0:
-        return "no step of reinforcement learning yet, no sign of collapse so far"
+        return f"no step of reinforcement learning{'' if run['finished'] else ' yet'}, no sign of collapse so far"
+    if max(counts.values()) < run["window"]:
+        few = f"{steps} {'step' if steps == 1 else 'steps'} of reinforcement learning"
+        early = "too few steps" if run["finished"] else "too early"
+        return f"{early} to tell: {few}, and the watch needs {run['window']} in one stage"
     return f"healthy, no sign of collapse in {steps} steps of reinforcement learning"
 
 
@@ -113,7 +120,7 @@ def _held_out(records: Sequence[Row], run: Row) -> Section:
     done = [row for row in run["stages"] if row["held_out"] is not None]
     names = [row["stage"] for row in done]
     likelihood = [
-        ("log_q", "with its own trace"),
+        ("log_q", "with its own trace where that parses"),
         ("log_q_without", "without a trace"),
     ]
     differences = [
@@ -131,12 +138,22 @@ def _held_out(records: Sequence[Row], run: Row) -> Section:
                 value_with_interval(interval_row(row["held_out"], key))
                 for key in ("log_q", "log_q_without", "gap", "advantage")
             ),
+            _parsed(row["held_out"]),
             plain(row["held_out"].get("perplexity"), 3),
             _count(row["held_out"].get("log_q_n")),
         )
         for row in done
     )
-    columns = ("After stage", "log q2", "without a trace", "trace gap", "over no trace", "perplexity", "n")
+    columns = (
+        "After stage",
+        "log q2",
+        "without a trace",
+        "trace gap",
+        "over no trace",
+        "traces that parse",
+        "perplexity",
+        "n",
+    )
     caption = "Nats/token, mean over held-out samples with 95% interval; perplexity per token over all; n: samples"
     text = (
         "The references that were held out, scored after each stage. Two intervals that overlap may still differ: the "
@@ -144,16 +161,40 @@ def _held_out(records: Sequence[Row], run: Row) -> Section:
     )
     return Section(
         "How likely held-out references are",
-        text,
+        text + _untraced(run),
         tuple(figure for figure in figures if figure is not None),
         (Table(caption, columns, rows),) if rows else (),
     )
 
 
+def _no_trace(record: Row) -> bool:
+    """Whether no trace parsed, or none was written: log q2 is then that without a trace."""
+    share = record.get("parse_failures", 0)
+    return share is None or share == 1
+
+
+def _with_trace(record: Row) -> Row:
+    """A held-out record without what is called after traces but was found without any."""
+    return {**record, "log_q": None, "advantage": None} if _no_trace(record) else record
+
+
+def _untraced(run: Row) -> str:
+    """A sentence about the stages after which no trace parsed; empty where there are none."""
+    stages = [row["stage"] for row in run["stages"] if row["held_out"] is not None and _no_trace(row["held_out"])]
+    if not stages:
+        return ""
+    return f" After {', '.join(stages)} no trace that parses was written: log q2 there is that without a trace."
+
+
+def _parsed(record: Row) -> str:
+    share = record.get("parse_failures", math.nan)
+    return "none written" if share is None else "n/a" if math.isnan(share) else f"{1 - share:.0%}"
+
+
 def _by_stage(names: list[str], done: list[Row], keys: list[tuple[str, str]], title: str) -> Figure | None:
     traces = []
     for k, (key, word) in enumerate(keys):
-        found = [interval_row(row["held_out"], key) for row in done]
+        found = [interval_row(_with_trace(row["held_out"]), key) for row in done]
         rows = [row or {"value": None, "ci_low": None, "ci_high": None} for row in found]
         if any(row["value"] is not None for row in rows):
             y = [row["value"] for row in rows]
@@ -207,7 +248,7 @@ def _stages(run: Row) -> Section:
     caption = "Time without pauses; log q2 in nats/token with 95% interval; adapter: first digits of its digest"
     known = [row["seconds"] for row in run["stages"] if row["seconds"] is not None]
     text = f"The stages in order. So far they took {time_text(sum(known))}."
-    return Section("Stages", text, tables=(Table(caption, columns, rows, names=2),))
+    return Section("Stages", text, tables=(Table(f"{caption.rstrip('.')}.{_untraced(run)}", columns, rows, names=2),))
 
 
 def _samples(records: Sequence[Row]) -> Section:

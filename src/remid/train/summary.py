@@ -17,7 +17,7 @@ from remid.errors import StoreError
 from remid.train.clock import seconds_without_pauses, times
 from remid.train.journal import adapter_of, read_journal
 from remid.train.signals import slope
-from remid.train.watch import watch
+from remid.train.watch import WINDOW, watch
 
 Row = dict[str, Any]
 
@@ -30,8 +30,8 @@ def train_summary(folder: Path, now: float | None = None) -> tuple[list[Row], Ro
 
     The second holds folder, config, data, base, finished, seconds_since_last, best, warnings, speeds, and stages: each
     with stage, adapter, state ("done", "in hand", "to come"), step, steps, seconds, seconds_left, held_out (record or
-    None) and digest of its adapter; times: see clock.times. What is not known is None. Raises StoreError where there is
-    no run.
+    None) and digest of its adapter; window: steps of a stage that the watch needs; times: see clock.times. What is not
+    known is None. Raises StoreError where there is no run.
     """
     records = read_journal(folder)
     about = _read(folder / "train.json") or {}
@@ -48,6 +48,7 @@ def train_summary(folder: Path, now: float | None = None) -> tuple[list[Row], Ro
         "seconds_since_last": None if last is None else max(0.0, (time.time() if now is None else now) - last),
         "best": _read(folder / "best.json"),
         "warnings": [warning.record() for warning in watch(records)],
+        "window": WINDOW,
         "speeds": module_speeds(records),
         "stages": stages,
         "times": times(records),
