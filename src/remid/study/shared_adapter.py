@@ -36,7 +36,7 @@ def train_shared(config: TrainConfig, out: Path, progress: Progress) -> Path:
     write_adapter(run.model, "q2", saved, base=base, stage=run.stage, parents=(), data=run.split.digest, config=about)
     load_weights(run.model, "q1", saved, base.fingerprint)
     found = evaluate(run.scorer, run.renderer, run.split.held_out, run.traces_of_held_out())
-    write_json(out / "best.json", {"name": "cold start", "log_q": found.summary()["log_q"]})
+    write_json(out / "best.json", {"name": run.stage, "log_q": found.summary()["log_q"]})
     write_estimator(
         estimator,
         base=base,
