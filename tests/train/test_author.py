@@ -157,3 +157,48 @@ def test_two_processes_collect_once_and_train_one_run(
     for kind in ("stage", "note", "end"):
         keys = [json.dumps({**row, "time": 0}, sort_keys=True) for row in rows if row["kind"] == kind]
         assert len(keys) == len(set(keys)), kind
+
+
+def told(*words: object) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of a command line in a process of its own."""
+    command = [sys.executable, "-m", "remid", "train", *map(str, words)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200", "TERMINAL_WIDTH": "200"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_the_command_takes_a_server_and_options_win_over_the_file(
+    server: OpenAIServer, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    file, out = tmp_path / "sft.json", tmp_path / "run"
+    # A setting that an option sets too, one of a table of which an option sets another, and one that stays.
+    given = {**settings, "data": [str(path) for path in settings["data"]], "seed": 3, "author": {"tokens": 8}}
+    file.write_text(json.dumps(given))
+    author = ("--traces", "model", "--trace-server", server.url, "--trace-model", "tiny")
+    options = ("--seed", 4, "--lora-r", 2, "--limit", 5, "--adapter-dtype", "bfloat16", "--price-prompt", 1)
+    code, said, warned = told(
+        "sft", "--config", file, "--out", out, *author, *options, "--price-completion", 2, "--max-cost", 1, "--yes"
+    )
+    assert code == 0, warned
+    assert "estimate: 4 requests, about" in warned
+    assert "at the given prices" in warned
+    assert f"estimator: {out / 'estimator'}" in said
+    config = json.loads((out / "train.json").read_text())["config"]
+    assert (config["seed"], config["limit"], config["rounds"]) == (4, 5, 0)
+    assert config["lora"] == {"r": 2, "alpha": 8, "dropout": 0.0}
+    assert config["author"] == {"model": "tiny", "server": server.url, "tokens": 8}
+    assert len(asked(server)) == 4
+    stage, kept = (
+        folder / "adapter_model.safetensors" for folder in (out / "stages/02-sft-q2/adapter", out / "estimator/q2")
+    )
+    assert kept.stat().st_size < 0.8 * stage.stat().st_size
+
+
+def test_sft_refuses_what_belongs_to_rounds_and_help_says_so() -> None:
+    code, _, warned = told("sft", "--grpo-rate", "1e-4", "--rounds", 2)
+    assert (code, warned.count("\n")) == (2, 1)
+    assert "--rounds" in warned
+    assert "remid train corl" in warned
+    code, said, _ = told("sft", "--help")
+    assert code == 0
+    assert said.index("--trace-server") < said.index("Rounds of CoRL (remid train corl)") < said.index("--rounds")
