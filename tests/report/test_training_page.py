@@ -246,3 +246,22 @@ def test_a_browser_draws_every_figure_and_runs_nothing_else(
         assert chromium.js("window.__pwned") is None
     assert chromium.console == []
     assert [url for url in chromium.requests if not url.startswith(("file:", "data:image/"))] == []
+
+
+def test_the_stage_that_is_kept_is_named_with_what_it_gained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    records = run_records(0)
+    end = next(row for row in records if row["stage"] == "sft-q2-1" and row["kind"] == "held_out")
+    end |= {"over_best": 0.05, "over_best_se": 0.01, "over_best_n": 40, "best_before": "sft-q2"}
+    folder = written(tmp_path / "run", records)
+    (folder / "best.json").write_text(json.dumps({"name": "sft-q2-1", "log_q": -2.4}))
+    sections = {section.title: section for section in training_sections(*train_summary(folder))}
+    held = sections["How likely held-out references are"]
+    column = held.tables[0].columns.index("over the best before")
+    shown = {row[0]: row[column] for row in held.tables[0].rows}
+    assert shown["sft-q2-1"] == "+0.050 [+0.030 to +0.070]"
+    assert shown["sft-q2"] == "n/a"
+    assert "Kept is the estimator after sft-q2-1." in held.text
+    train_status(folder)
+    assert "Kept is the estimator after sft-q2-1." in " ".join(capsys.readouterr().out.split())

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import time
@@ -56,10 +59,96 @@ def test_a_run_leaves_every_stage_and_an_estimator(trained: Path) -> None:
     assert not list(trained.glob("stages/*/checkpoints"))
     estimator = read_estimator(trained / "estimator")
     assert estimator.q1 is not None
+
+
+def test_kept_is_the_estimator_of_the_best_stage(trained: Path) -> None:
+    reports = _reports(trained)
     best = json.loads((trained / "best.json").read_text())
-    scores = [json.loads(p.read_text())["log_q"] for p in sorted(trained.glob("stages/*/held_out.json"))]
-    assert best["log_q"] in (scores[1], scores[4])
-    assert best["log_q"] == max(scores[1], scores[4])
+    scores = {name: report["log_q"] for name, report in reports.items() if name != "sft-q1"}
+    assert best == {"name": max(scores, key=lambda name: scores[name]), "log_q": max(scores.values())}
+    estimator, last = read_estimator(trained / "estimator"), STAGES[: STAGES.index(best["name"]) + 1]
+    for role in ("q1", "q2"):
+        made = [name for name in last if role in name][-1]
+        (folder,) = trained.glob(f"stages/*-{made}/adapter")
+        assert estimator.about[role][0]["digest"] == read_chain(folder).digest  # type: ignore[index]
+
+
+def test_a_stage_is_held_against_the_best_before_it_sample_by_sample(trained: Path) -> None:
+    reports = _reports(trained)
+    assert "over_best" not in reports["sft-q1"]
+    assert "over_best" not in reports["sft-q2"]
+    best = "sft-q2"
+    for name in STAGES[2:]:
+        mine, theirs = reports[name], reports[best]
+        assert mine["best_before"] == best
+        differences = [mine["by_sample"][key] - value for key, value in theirs["by_sample"].items()]
+        assert mine["over_best"] == pytest.approx(statistics.mean(differences))
+        if any(differences):
+            error = statistics.stdev(differences) / math.sqrt(len(differences))
+            assert mine["over_best_se"] == pytest.approx(error)
+        assert mine["over_best_n"] == len(differences) == len(mine["by_sample"])
+        best = name if mine["over_best"] > 0 else best
+    assert json.loads((trained / "best.json").read_text())["name"] == best
+    assert not [r for r in read_journal(trained) if "by_sample" in r]
+
+
+def _reports(folder: Path) -> dict[str, Any]:
+    places = sorted((folder / "stages").glob("*/held_out.json"))
+    return {p.parent.name.partition("-")[2]: json.loads(p.read_text()) for p in places}
+
+
+def test_a_stage_that_makes_it_worse_is_left_out(training_data: Path, tiny_folder: Path, tmp_path: Path) -> None:
+    """A rate that ruins q2 in reinforcement learning: the stage before it is kept."""
+    train_corl(_ruinous(training_data, tiny_folder, rounds=1), tmp_path, QUIET)
+    reports = _reports(tmp_path)
+    assert reports["grpo-q2-1"]["over_best"] < -0.5
+    assert json.loads((tmp_path / "best.json").read_text())["name"] == "sft-q2-1"
+    (stage,) = tmp_path.glob("stages/*-sft-q2-1/adapter")
+    assert read_estimator(tmp_path / "estimator").about["q2"][0]["digest"] == read_chain(stage).digest
+
+
+@pytest.mark.slow
+def test_patience_counts_rounds_by_their_best_stage(training_data: Path, tiny_folder: Path, tmp_path: Path) -> None:
+    train_corl(_ruinous(training_data, tiny_folder, rounds=4, patience=1), tmp_path, QUIET)
+    reports = _reports(tmp_path)
+    rounds = [[r["over_best"] > 0 for name, r in reports.items() if name.endswith(f"-{k}")] for k in range(1, 5)]
+    done = [one for one in rounds if one]
+    assert [any(one) for one in done] == [True] * (len(done) - 1) + [False]
+    assert not any(one[-1] for one in done)  # every round ends worse than it was, and that alone ends nothing
+    assert len(done) > 1
+
+
+def _ruinous(data: Path, model: Path, **more: Any) -> Any:
+    grpo = _config(data, model).grpo.model_copy(update={"rate": 1.0})
+    return _config(data, model, grpo=grpo.model_dump(), **more)
+
+
+def test_what_a_collapsed_stage_made_is_not_kept_and_the_run_stays_ended(
+    training_data: Path, tiny_folder: Path, tmp_path: Path
+) -> None:
+    """ "No signal" is named at step 8 of q1: a model so small writes no trace that parses."""
+    grpo = _config(training_data, tiny_folder).grpo.model_copy(update={"samples": 24})
+    config = _config(training_data, tiny_folder, grpo=grpo.model_dump(), rounds=2, stop_on_collapse=True)
+    for _ in range(2):  # the second call must end where the first one did
+        train_watched(config, tmp_path / "run", QUIET)
+        reports = _reports(tmp_path / "run")
+        assert list(reports) == STAGES[:3]
+        assert reports["grpo-q1-1"]["collapsed"]
+        assert json.loads((tmp_path / "run" / "best.json").read_text())["name"] == "sft-q2"
+
+
+def test_a_lost_estimator_is_made_again(trained: Path, training_data: Path, tiny_folder: Path, tmp_path: Path) -> None:
+    """As after a kill between a stage's end and the estimator, or between that and best.json."""
+    out = tmp_path / "run"
+    shutil.copytree(trained, out)
+    whole = read_estimator(out / "estimator").about["digest"]
+    shutil.rmtree(out / "estimator")
+    train_corl(_config(training_data, tiny_folder), out, QUIET)
+    assert read_estimator(out / "estimator").about["digest"] == whole
+    best = (out / "best.json").read_text()
+    (out / "best.json").write_text(json.dumps({"name": "sft-q1", "log_q": -9.0}))
+    train_corl(_config(training_data, tiny_folder), out, QUIET)
+    assert (out / "best.json").read_text() == best
 
 
 def test_the_journal_has_every_step_and_every_part(trained: Path) -> None:

@@ -136,7 +136,7 @@ def _held_out(records: Sequence[Row], run: Row) -> Section:
             row["stage"],
             *(
                 value_with_interval(interval_row(row["held_out"], key))
-                for key in ("log_q", "log_q_without", "gap", "advantage")
+                for key in ("log_q", "over_best", "log_q_without", "gap", "advantage")
             ),
             _parsed(row["held_out"]),
             plain(row["held_out"].get("perplexity"), 3),
@@ -147,6 +147,7 @@ def _held_out(records: Sequence[Row], run: Row) -> Section:
     columns = (
         "After stage",
         "log q2",
+        "over the best before",
         "without a trace",
         "trace gap",
         "over no trace",
@@ -157,7 +158,9 @@ def _held_out(records: Sequence[Row], run: Row) -> Section:
     caption = "Nats/token, mean over held-out samples with 95% interval; perplexity per token over all; n: samples"
     text = (
         "The references that were held out, scored after each stage. Two intervals that overlap may still differ: the "
-        "samples are the same. A trace gap of about 0 means that q2 does not read the trace."
+        "samples are the same. So a stage is compared sample by sample with the best one before it, and is kept where "
+        "it is better; an interval about 0 there says that this was chance as much as choice. A trace gap of about 0 "
+        f"means that q2 does not read the trace.{_kept(run)}"
     )
     return Section(
         "How likely held-out references are",
@@ -165,6 +168,11 @@ def _held_out(records: Sequence[Row], run: Row) -> Section:
         tuple(figure for figure in figures if figure is not None),
         (Table(caption, columns, rows),) if rows else (),
     )
+
+
+def _kept(run: Row) -> str:
+    """A sentence about the stage whose estimator is kept; empty where there is none yet."""
+    return f" Kept is the estimator after {run['best']['name']}." if run["best"] else ""
 
 
 def _no_trace(record: Row) -> bool:
@@ -246,6 +254,7 @@ def _stages(run: Row) -> Section:
     )
     columns = ("Stage", "State", "step", "of", "time", "left", "held-out log q2", "adapter")
     caption = "Time without pauses; log q2 in nats/token with 95% interval; adapter: first digits of its digest"
+    caption += f".{_kept(run)}"
     known = [row["seconds"] for row in run["stages"] if row["seconds"] is not None]
     text = f"The stages in order. So far they took {time_text(sum(known))}."
     return Section("Stages", text, tables=(Table(f"{caption.rstrip('.')}.{_untraced(run)}", columns, rows, names=2),))

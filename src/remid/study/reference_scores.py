@@ -35,7 +35,7 @@ def reference_scores(
 ) -> Scores:
     """Scores of the samples' references. folder: an estimator that train_corl has left; config: of its training.
 
-    written: folder of the store that traces are kept in as they are written. best: the round the estimator is of;
+    written: folder of the store that traces are kept in as they are written. best: the stage the estimator is of;
     begin: when its training began (time.perf_counter). A trace that does not parse gives q2 no features, as in
     training. Raises ModelError where the estimator does not stand on the base of the settings.
     """

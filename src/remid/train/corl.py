@@ -2,7 +2,8 @@
 
 A run is a folder. Every stage leaves its adapter, what it stands on, and how well the held-out references are told
 under stages/; the same call again goes on behind the last stage that was finished, and within a stage behind its last
-checkpoint. The estimator that is kept is the one of the round with the best held-out likelihood, not the last.
+checkpoint. Kept is the pair of q1 and q2 as they were after the stage with the best held-out likelihood, not the last.
+A stage itself stands on the last ones, as in the paper's algorithm (docs/training.md says why).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from remid.pipeline.run import write_json
 from remid.pipeline.traces import parse_trace
 from remid.train.collect import collect_training_traces
 from remid.train.config import TrainConfig
-from remid.train.evaluate import evaluate
+from remid.train.evaluate import evaluate, paired_difference
 from remid.train.processes import is_first, wait_for
 from remid.train.run import TrainRun, open_run
 from remid.train.stages import cold_start, improve_responses, improve_traces
@@ -56,19 +58,18 @@ def train_corl(
     if config.reasoning:
         history.stage("sft-q1", "q1", lambda folder, seed: cold_start(run, "q1", traces, folder, seed))
     history.stage("sft-q2", "q2", lambda folder, seed: cold_start(run, "q2", traces, folder, seed))
-    best = history.keep("cold start")
     without_gain = 0
     for number in range(1, config.rounds + 1):
+        before = history.best
         traces = _round(run, history, number, traces)
-        if run.collapsed:
-            run.note("a sign of collapse was named: stopping; the estimator is that of the round before")
+        if history.collapsed:
+            run.note("a sign of collapse was named: stopping; what this stage made is not kept")
             break
-        score = history.keep(f"round {number}")
-        without_gain = 0 if score > best else without_gain + 1
-        best = max(best, score)
+        without_gain = 0 if history.best != before else without_gain + 1
         if without_gain >= config.patience:
             run.note(f"held-out likelihood has not improved for {without_gain} round(s): stopping")
             break
+    history.settle()
     run.journal.add({"kind": "end", "stage": run.stage, "time": time.time()})
     return out / "estimator"
 
@@ -76,7 +77,7 @@ def train_corl(
 def _round(run: TrainRun, history: _History, number: int, before: Traces) -> Traces:
     """One round; returns the traces that q2 was trained on. before: those of the round before."""
     history.stage(f"grpo-q1-{number}", "q1", lambda folder, seed: improve_traces(run, folder, seed))
-    if run.collapsed:
+    if history.collapsed:
         return before
     traces = _roll_out(run, number, before)
     history.stage(f"sft-q2-{number}", "q2", lambda folder, seed: cold_start(run, "q2", traces, folder, seed))
@@ -89,15 +90,34 @@ def _round(run: TrainRun, history: _History, number: int, before: Traces) -> Tra
     return traces
 
 
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """An estimator: the adapters as they were after a stage. log_q: held out, nats per token; by_sample: of each."""
+
+    stage: str
+    log_q: float | None
+    by_sample: Mapping[str, float | None]
+    q1: Path | None
+    q2: Path
+
+
 class _History:
-    """The stages so far: which are finished, what each stands on, which estimator is the best yet."""
+    """The stages so far: which are finished, what each stands on, which left the best estimator.
+
+    best: name of that stage, None before q2's first. collapsed: whether the last one was ended for a sign of collapse.
+    """
 
     def __init__(self, run: TrainRun) -> None:
         self._run = run
         self._count = 0
         self._parents: dict[str, list[str]] = {"q1": [], "q2": []}
         self._last: dict[str, Path] = {}
-        self._score = -float("inf")
+        self._kept: _Kept | None = None
+        self.collapsed = False
+
+    @property
+    def best(self) -> str | None:
+        return None if self._kept is None else self._kept.stage
 
     def stage(self, name: str, adapter: str, body: Callable[[Path, int], None]) -> None:
         """Train, save and evaluate one stage, or load what it left."""
@@ -105,9 +125,8 @@ class _History:
         run.stage = name
         folder = run.folder / "stages" / f"{self._count:02d}-{name}"
         saved, report = folder / "adapter", folder / "held_out.json"
-        if report.exists():
-            load_weights(run.model, adapter, saved, run.loaded.source.fingerprint)
-        else:
+        begun = not report.exists()
+        if begun:
             run.journal.add({"kind": "stage", "stage": name, "adapter": adapter, "time": time.time()})
             begin = time.perf_counter()
             scratch = folder / "checkpoints"
@@ -118,9 +137,25 @@ class _History:
                 self._finish(name, adapter, folder, begin)
                 shutil.rmtree(scratch, ignore_errors=True)
             wait_for(report)
-        self._score = json.loads(report.read_text())["log_q"]
+        else:
+            load_weights(run.model, adapter, saved, run.loaded.source.fingerprint)
         self._parents[adapter].append(read_chain(saved).digest)
         self._last[adapter] = saved
+        self._consider(name, json.loads(report.read_text(encoding="utf-8")))
+        if begun:
+            self.settle()
+
+    def _consider(self, name: str, found: Mapping[str, Any]) -> None:
+        """The pair that there is now is the best if it tells the held-out references better, as found in `found`.
+
+        Compared are the samples that both could score. Ties stay with the earlier one, which took less training.
+        """
+        self.collapsed = found["collapsed"]
+        if self.collapsed or "q2" not in self._last:
+            return
+        gain = None if self._kept is None else paired_difference(found["by_sample"], self._kept.by_sample)
+        if gain is None or (gain["over_best"] or 0.0) > 0:
+            self._kept = _Kept(name, found["log_q"], found["by_sample"], self._last.get("q1"), self._last["q2"])
 
     def _finish(self, name: str, adapter: str, folder: Path, begin: float) -> None:
         """Save what a stage has trained, and evaluate it. begin: of the stage, by perf_counter."""
@@ -137,36 +172,39 @@ class _History:
         )
         if adapter == "q1":
             run.held_traces = None
-        row = self._evaluate() | {"seconds": time.perf_counter() - begin}
+        row = self._evaluate() | {"seconds": time.perf_counter() - begin, "collapsed": run.collapsed}
+        by_sample = row.pop("by_sample")
         run.journal.add({"kind": "held_out", "stage": name, "adapter": adapter, "time": time.time(), **row})
-        write_json(folder / "held_out.json", row)
+        write_json(folder / "held_out.json", row | {"by_sample": by_sample})
         run.progress.say(f"{name}: held-out references {row['log_q']:.3f} nats/token ({row['seconds']:.0f} s)")
 
-    def keep(self, name: str) -> float:
-        """Make the estimator of what there is now, if it is the best yet; returns its held-out nats per token."""
-        run, path = self._run, self._run.folder / "best.json"
-        if not is_first():
-            return self._score
-        known = json.loads(path.read_text()) if path.exists() else {"log_q": -float("inf")}
-        if self._score > known["log_q"] or not (run.folder / "estimator").exists():
+    def settle(self) -> None:
+        """Leave the best estimator in the run's folder, unless it is there."""
+        run, kept, path = self._run, self._kept, self._run.folder / "best.json"
+        if kept is None or not is_first():
+            return
+        known = json.loads(path.read_text(encoding="utf-8"))["name"] if path.exists() else None
+        if known != kept.stage or not (run.folder / "estimator").exists():
             write_estimator(
                 run.folder / "estimator",
                 base=run.loaded.source,
-                q1=self._last.get("q1"),
-                q2=self._last["q2"],
+                q1=kept.q1,
+                q2=kept.q2,
                 trace_format=run.config.trace_format if run.config.reasoning else None,
                 trace_tokens=run.config.grpo.trace_tokens,
                 prompt_version=PROMPT_VERSION,
                 dtype=run.config.adapter_dtype,
             )
-            write_json(path, {"name": name, "log_q": self._score})
-        return self._score
+            write_json(path, {"name": kept.stage, "log_q": kept.log_q})
 
     def _evaluate(self) -> dict[str, Any]:
-        """Of the held-out references, with the traces that q1 writes now."""
+        """Of the held-out references, with the traces that q1 writes now; and against the best estimator so far."""
         run = self._run
         found = evaluate(run.scorer, run.renderer, run.split.held_out, run.traces_of_held_out())
-        return found.summary() | {"examples": _examples(found)}
+        row = found.summary() | {"examples": _examples(found), "by_sample": found.by_sample}
+        if self._kept is not None:
+            row |= paired_difference(found.by_sample, self._kept.by_sample) | {"best_before": self._kept.stage}
+        return row
 
 
 def _examples(found: Any) -> list[dict[str, Any]]:

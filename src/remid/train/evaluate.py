@@ -41,6 +41,11 @@ class HeldOut:
     traces: tuple[str | None, ...]
     parsed: tuple[bool, ...]
 
+    @property
+    def by_sample(self) -> dict[str, float | None]:
+        """log q of each reference with its own trace, nats per token."""
+        return {name: None if x is None else x.mean for name, x in zip(self.samples, self.own, strict=True)}
+
     def summary(self) -> dict[str, Any]:
         """The figures of a journal's record. gap: own minus other; advantage: own minus none. None where n < 2."""
         row: dict[str, Any] = {"n": len(self.samples)}
@@ -75,6 +80,13 @@ def evaluate(
     own, none, other = (tuple(found[k * n : (k + 1) * n]) for k in range(3))
     ids = tuple(sample.sample_id for sample in samples)
     return HeldOut(ids, own, none, other, tuple(texts), tuple(f is not None for f in features))
+
+
+def paired_difference(new: Mapping[str, float | None], old: Mapping[str, float | None]) -> dict[str, Any]:
+    """over_best: log q by sample of one estimator minus another's, averaged over the samples that both could score,
+    with standard error and their number. The samples are the same, so this is surer than two averages side by side."""
+    pairs = [(value, old.get(name)) for name, value in new.items()]
+    return _mean("over_best", [np.nan if a is None or b is None else a - b for a, b in pairs])
 
 
 def write_traces(

@@ -11,6 +11,9 @@ Every record has `kind`, `stage` and `time` (seconds since 1970). Kinds:
 | warning | the watch named a signature | step, signature, seen, meaning, advice |
 | note | anything worth a line | text |
 | end | the run is finished | |
+
+At a stage's end held_out also has over_best (evaluate.paired_difference) against best_before, the stage that had left
+the best estimator until then, and collapsed: whether the watch ended the stage.
 """
 
 from __future__ import annotations
