@@ -133,6 +133,7 @@ def _step(name: str, adapter: str, step: int, how: Healthy, rng: np.random.Gener
         "cross_overlap": near((0.3 if first else 0.08) * (1 + 0.2 * t), 0.15),
         "cross_distinct_2": near(0.6 if first else 0.85, 0.06),
     }
+    signals["own_distinct_2"] = min(1.0, 1.4 * signals["distinct_2"])
     part = "likelihood" if first else "typical"
     rewards = {
         part: {"mean": reward / 2, "sd": 0.1, "spread": 0.05},

@@ -45,6 +45,7 @@ def test_a_step_of_two_prompts() -> None:
     assert found["length"] == 11 / 4
     assert found["distinct_1"] == 7 / 11
     assert found["distinct_2"] == 5 / 7  # 12 23 34 25 78 over those and a second 12 and 78
+    assert found["own_distinct_2"] == 1
     assert found["unique"] == 0.5
     assert (found["failures"], found["unfinished"], found["missing"]) == (0.25, 0.25, 0.25)
     # b has one reward left, so only a has a spread: 0.1 + 0.5 and 0.3 + 0.
@@ -77,6 +78,15 @@ def test_distinct_does_not_fall_because_texts_are_long() -> None:
     short = distinct([tuple(range(WINDOW))], 2)
     long = distinct([(*range(WINDOW), *([1] * 500))], 2)
     assert short == long == 1
+
+
+def test_repetition_is_told_whatever_others_say() -> None:
+    """Over all completions the share falls with their number; each for itself it does not."""
+    short, long = (step_signals([said(str(k), "", (1, 2, 3)) for k in range(n)], WEIGHTS) for n in (2, 50))
+    assert (short["distinct_2"], long["distinct_2"]) == (1 / 2, 1 / 50)
+    assert short["own_distinct_2"] == long["own_distinct_2"] == 1
+    looping = step_signals([said("a", "", (1, 2) * 20), said("b", "", (1, 2, 3))], WEIGHTS)
+    assert looping["own_distinct_2"] == pytest.approx((2 / 39 + 1) / 2)
 
 
 def test_empty_completions_of_different_prompts_are_alike() -> None:

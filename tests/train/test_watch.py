@@ -78,7 +78,7 @@ COLLAPSES: dict[str, tuple[str, str, Spoil]] = {
     "no gap, no reward": ("trace ignored", "q1", gap_near_zero_and_flat_reward),
     "short traces": ("trivial traces", "q1", falling("length", 0.2)),
     "one trace per prompt": ("trivial traces", "q1", falling("unique", 0.1)),
-    "repetition": ("trivial traces", "q1", falling("distinct_2", 0.2)),
+    "repetition": ("trivial traces", "q1", falling("own_distinct_2", 0.2)),
     "no entropy": ("trivial traces", "q1", falling("entropy", 0.05)),
     "greedy from the start": ("trivial traces", "q1", at("entropy", 0.001)),
     "one trace for all": ("trivial traces", "q1", rising("cross_overlap", 0.98)),
@@ -328,6 +328,37 @@ def test_a_run_that_goes_on_says_nothing_twice(tmp_path: Path) -> None:
         assert len(watching.warnings) == (first == 0)
         assert not trainer.control.should_training_stop
     assert [row["step"] for row in read_journal(tmp_path) if row["kind"] == "step"] == list(range(1, 17))
+
+
+def test_what_a_supervised_stage_ended_with_is_said_by_the_next(tmp_path: Path) -> None:
+    from remid.train.callbacks import JournalCallback, WatchCallback
+
+    quiet, journal = Progress(enabled=False), Journal(tmp_path)
+    journal.add({"kind": "held_out", "stage": "sft-q2", "gap": 0.001, "gap_se": 0.004, "gap_n": 20})
+    for stopping in (True, False):
+        again, trainer = Journal(tmp_path), Trainer(3)
+        watching = WatchCallback(again, quiet, stop=stopping)
+        trainer.run([JournalCallback(again, "grpo-q1-1", quiet), watching], grpo_logs)
+        # Said once, also where another process takes over.
+        assert [(w.signature, w.stage) for w in watching.warnings] == [("trace ignored", "sft-q2")] * stopping
+        assert trainer.state.global_step == (1 if stopping else 3)
+    assert sum(row["kind"] == "warning" for row in read_journal(tmp_path)) == 1
+
+
+def test_traces_of_a_prompt_may_become_alike() -> None:
+    """As q1 settles on the best one; what is said of different prompts still differs."""
+    for seed in range(20):
+        records = run_records(seed, spoil={"q1": falling("unique", 0.3)})
+        assert watch(records) == []
+
+
+def test_what_differed_is_measured_beside_the_common_form() -> None:
+    """Traces that share half of their bigrams by their form, and at last three quarters: half of the rest is gone."""
+    rows = [r for r in run_records(0) if r["kind"] == "step" and r["stage"] == "grpo-q1-1"]
+    for last, named in ((0.6, []), (0.8, ["trivial traces"])):
+        for row in rows:
+            row["signals"]["cross_overlap"] = 0.5 + (last - 0.5) * row["step"] / 20
+        assert [w.signature for w in watch(rows)] == named
 
 
 def test_only_the_first_process_writes(tmp_path: Path) -> None:

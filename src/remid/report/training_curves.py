@@ -31,6 +31,7 @@ _WRITTEN = (
     _Curve("length", "length, tokens", "mean over completions"),
     _Curve("distinct_1", "different tokens, share", "of the first 64 tokens of each completion"),
     _Curve("distinct_2", "different bigrams, share", "of the first 64 tokens of each completion"),
+    _Curve("own_distinct_2", "different bigrams within a completion, share", "low: it repeats itself"),
     _Curve("unique", "different completions per prompt, share", "0: all the same; 1: none twice"),
     _Curve("failures", "do not follow the format, share", "of completions"),
     _Curve("unfinished", "cut off, share", "of completions"),

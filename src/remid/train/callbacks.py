@@ -6,7 +6,7 @@ They need transformers, so they stand apart from journal.py and watch.py, which 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from transformers import TrainerCallback
@@ -103,28 +103,40 @@ class ProbeCallback(TrainerCallback):  # type: ignore[misc]
 class WatchCallback(TrainerCallback):  # type: ignore[misc]
     """Says a signature of collapse when it is met, once a stage; stop: also ends the stage.
 
-    warnings: those of this stage. Place it behind JournalCallback, whose records it reads.
+    warnings: those of this stage, and of the end of the one before, which nothing listens to. Place it behind
+    JournalCallback, whose records it reads.
     """
 
     def __init__(self, journal: Journal, progress: Progress, *, stop: bool = False) -> None:
         self._journal, self._progress, self._stop = journal, progress, stop
         self._watcher = Watcher()
         self._next = len(journal.added)
-        for record in journal.read():
-            self._watcher.add(record)  # what an earlier stage or process saw was said then
         self.warnings: list[CollapseWarning] = []
+        records = journal.read()
+        said = {(row["signature"], row["stage"]) for row in records if row["kind"] == "warning"}
+        met = [found for record in records for found in self._watcher.add(record)]
+        # What was met at a step was said then, by this process or an earlier one.
+        self._at_an_end = [found for found in met if found.step is None and (found.signature, found.stage) not in said]
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **more: Any) -> None:
+        if state.is_world_process_zero:
+            self._warn(self._at_an_end)
 
     def on_log(self, args: Any, state: Any, control: Any, **more: Any) -> None:
         new, self._next = self._journal.added[self._next :], len(self._journal.added)
-        for warning in [found for record in new for found in self._watcher.add(record)]:
+        self._warn([found for record in new for found in self._watcher.add(record)])
+        if self._stop and self.warnings:
+            control.should_training_stop = True
+
+    def _warn(self, found: Sequence[CollapseWarning]) -> None:
+        for warning in found:
             self.warnings.append(warning)
             self._journal.add(warning.record())
+            when = "at its end" if warning.step is None else f"step {warning.step}"
             self._progress.say(
-                f"WARNING, {warning.signature} ({warning.stage}, step {warning.step}): {warning.seen}.\n"
+                f"WARNING, {warning.signature} ({warning.stage}, {when}): {warning.seen}.\n"
                 f"  {warning.meaning}\n  {warning.advice}"
             )
-            if self._stop:
-                control.should_training_stop = True
 
 
 def step_record(stage: str, step: int, steps: int, logs: Mapping[str, Any]) -> dict[str, Any]:

@@ -52,9 +52,11 @@ class Mean:
 def step_signals(said: Sequence[Said], weights: Mapping[str, float]) -> dict[str, float]:
     """The signals of one step's completions by name; those that cannot be told are absent. weights: of the rewards.
 
-    n: completions. groups: prompts. length: tokens. distinct_1, distinct_2: different n-grams over all n-grams. unique:
-    see unique_share. unfinished, failures, missing: shares of completions that were cut off, do not follow the format,
-    have no reward. spread: standard deviation of the reward within a group, averaged; spread/NAME: of a part.
+    n: completions. groups: prompts. length: tokens. distinct_1, distinct_2: different n-grams over all n-grams, which
+    falls with the number of completions and as they settle on their prompts' best; own_distinct_2: of each completion
+    for itself, averaged, which only repetition lowers. unique: see unique_share. unfinished, failures, missing: shares
+    of completions that were cut off, do not follow the format, have no reward. spread: standard deviation of the reward
+    within a group, averaged; spread/NAME: of a part.
     no_spread: share of groups without any. cross_*: see across_prompts.
     """
     if not said:
@@ -68,6 +70,7 @@ def step_signals(said: Sequence[Said], weights: Mapping[str, float]) -> dict[str
         "length": sum(len(one.ids) for one in said) / len(said),
         "distinct_1": distinct([one.ids for one in said], 1),
         "distinct_2": distinct([one.ids for one in said], 2),
+        "own_distinct_2": _known_mean([distinct([one.ids], 2) for one in said]),
         "unique": unique_share([[one.text for one in group] for group in groups.values()]),
         "unfinished": _share([not one.finished for one in said]),
         "failures": _share([not one.parsed for one in said]),
@@ -137,7 +140,7 @@ def across_prompts(groups: Sequence[Sequence[Said]]) -> dict[str, float | None]:
     return {
         "cross_identical": _share(same),
         "cross_overlap": _mean(overlap),
-        "cross_distinct_2": _mean([share for share in shares if share is not None]),
+        "cross_distinct_2": _known_mean(shares),
     }
 
 
@@ -197,6 +200,10 @@ def _grams(tokens: Sequence[int], n: int) -> list[tuple[int, ...]]:
 
 def _mean(values: Sequence[float]) -> float | None:
     return sum(values) / len(values) if values else None
+
+
+def _known_mean(values: Sequence[float | None]) -> float | None:
+    return _mean([value for value in values if value is not None])
 
 
 def _share(flags: Sequence[bool]) -> float | None:

@@ -26,12 +26,14 @@ MIN_Z = 4.0
 #: Of the step-to-step noise only recent history is used.
 _NOISE_STEPS = 40
 
-# Trivial traces. Relative: what is left of the first steps' value. Floors: named whatever the first steps were.
+# Trivial traces. Relative: what is left of the first steps' value. Floors: named whatever the first steps were. Traces
+# of one prompt become alike in healthy training too, as q1 settles on the best one: there is no relative rule for that,
+# and none for n-grams counted over all completions.
 _LEFT = 0.5
 _ENTROPY_LEFT = 0.2
 _ENTROPY_FLOOR = 0.02  # nats per token
 _UNIQUE_FLOOR = 0.1
-_DISTINCT_FLOOR = 0.1
+_OWN_DISTINCT_FLOOR = 0.3
 _LENGTH_FLOOR = {"q1": 8.0, "q2": 3.0}  # tokens, end of turn included
 _OVERLAP_CEILING = 0.9
 # Uninformative responses.
@@ -40,6 +42,7 @@ _CROSS_OVERLAP_CEILING = 0.6
 # Format and signal, as shares.
 _FAILURES_RISE = 0.25
 _FAILURES_CEILING = 0.95
+_FAILURES_GAIN = 0.02  # so little less than at first is not learning it
 _NO_SPREAD_CEILING = 0.9
 # Held out, nats per token.
 _GAP_FLOOR = 0.02
@@ -119,9 +122,12 @@ class _Seen:
         return change([row["signals"].get(name) for row in self.steps])
 
     def rise(self, name: str) -> float | None:
-        """How far a signal rose since the stage's first window, in standard errors; None before two windows."""
-        found = change([row["signals"].get(name) for row in self.steps[-self.in_stage :]]) if self.in_stage else None
-        return None if found is None else found.z
+        """The slope of a signal over the stage's steps in standard errors; None before two windows of steps."""
+        mine = self.steps[-self.in_stage :] if self.in_stage else []
+        found = slope([row["step"] for row in mine], [row["signals"].get(name) for row in mine])
+        if found.n < 2 * WINDOW or found.value is None or found.se is None:
+            return None
+        return found.value / found.se if found.se > 0 else math.copysign(math.inf, found.value) if found.value else 0.0
 
 
 def change(values: Sequence[float | None]) -> Change | None:
@@ -216,13 +222,12 @@ def _trivial_traces(seen: _Seen) -> str | None:
         return None
     rules = (
         ("length", "length {:.1f} tokens", _LEFT, _LENGTH_FLOOR["q1"]),
-        ("unique", "different traces per prompt {:.2f} (0: all the same)", _LEFT, _UNIQUE_FLOOR),
-        ("distinct_2", "different bigrams {:.2f}", _LEFT, _DISTINCT_FLOOR),
+        ("unique", "different traces per prompt {:.2f} (0: all the same)", None, _UNIQUE_FLOOR),
+        ("own_distinct_2", "different bigrams within a trace {:.2f}", _LEFT, _OWN_DISTINCT_FLOOR),
         ("entropy", "entropy {:.3f} nats/token", _ENTROPY_LEFT, _ENTROPY_FLOOR),
     )
     found = [_low(seen, *rule) for rule in rules]
-    found += [_high(seen, "cross_overlap", "bigrams shared by traces of different prompts {:.2f}", _OVERLAP_CEILING)]
-    return _joined(found)
+    return _joined([*found, _alike(seen, "bigrams shared by traces of different prompts {:.2f}", _OVERLAP_CEILING)])
 
 
 def _uninformative_responses(seen: _Seen) -> str | None:
@@ -231,8 +236,8 @@ def _uninformative_responses(seen: _Seen) -> str | None:
     return _joined(
         [
             _high(seen, "cross_identical", "responses to different prompts alike {:.2f}", _IDENTICAL_CEILING),
-            _high(seen, "cross_overlap", "bigrams shared across prompts {:.2f}", _CROSS_OVERLAP_CEILING),
-            _low(seen, "cross_distinct_2", "different bigrams across prompts {:.2f}", _LEFT, _DISTINCT_FLOOR),
+            _alike(seen, "bigrams shared across prompts {:.2f}", _CROSS_OVERLAP_CEILING),
+            _low(seen, "cross_distinct_2", "different bigrams across prompts {:.2f}", _LEFT, None),
             _low(seen, "length", "length {:.1f} tokens", 0.25, _LENGTH_FLOOR["q2"]),
         ]
     )
@@ -274,19 +279,35 @@ def _format_lost(seen: _Seen) -> str | None:
     text = f"{found.last:.2f} of the completions do not follow the format (mean of {WINDOW} steps"
     if found.rose_by(_FAILURES_RISE):
         return f"{text}; {found.first:.2f} in the first {WINDOW}, {found.z:.1f} errors)"
-    if found.last >= _FAILURES_CEILING and found.first is not None and found.last >= found.first:
+    if found.last >= _FAILURES_CEILING and found.first is not None and found.last >= found.first - _FAILURES_GAIN:
         return f"{text}; named from {_FAILURES_CEILING})"
     return None
 
 
-def _low(seen: _Seen, name: str, text: str, left: float, floor: float) -> str | None:
+def _low(seen: _Seen, name: str, text: str, left: float | None, floor: float | None) -> str | None:
+    """left: named at this share of the first steps; floor: and below this, whatever they were."""
     found = seen.change(name)
     if found is None:
         return None
     shown = f"{text.format(found.last)} (mean of {WINDOW} steps"
-    if found.fell_to(left):
+    if left is not None and found.fell_to(left):
         return f"{shown}; {found.first:.3g} in the first {WINDOW}, named at {left:.0%} of that)"
-    return f"{shown}; named below {floor:g})" if found.last < floor else None
+    return f"{shown}; named below {floor:g})" if floor is not None and found.last < floor else None
+
+
+def _alike(seen: _Seen, text: str, ceiling: float) -> str | None:
+    """Different prompts share too many bigrams, or of what differed at first half is left.
+
+    A form that all completions have in common is shared from the start; what is left of the rest is the same measure in
+    any form.
+    """
+    found = seen.change("cross_overlap")
+    if found is None:
+        return None
+    shown = f"{text.format(found.last)} (mean of {WINDOW} steps"
+    if found.first is not None and found.rose_by((1 - _LEFT) * (1 - found.first)):
+        return f"{shown}; {found.first:.2f} in the first {WINDOW}: {_LEFT:.0%} or less of what differed is left)"
+    return f"{shown}; named from {ceiling:g})" if found.last >= ceiling else None
 
 
 def _high(seen: _Seen, name: str, text: str, ceiling: float, *, steady: bool = False) -> str | None:
@@ -335,8 +356,8 @@ _WORDS: dict[str, tuple[str, str]] = {
     "one module running ahead": (
         "The module that is trained improves its reward on the training prompts while references that were held out "
         "become less likely: the two modules no longer improve the same thing.",
-        "Fewer grpo.samples per round and more rounds, a lower grpo.rate, or grpo.beta 0.02 and more; check what share "
-        "of the reward is format and length.",
+        "Fewer grpo.samples per round and more rounds, a lower grpo.rate, grpo.temperature 1, or grpo.beta 0.02 and "
+        "more; check what share of the reward is format and length.",
     ),
     "no signal": (
         "Within nearly every group all completions earn the same, or cannot be scored: advantages are 0 and nothing is "
