@@ -91,6 +91,16 @@ def test_a_stage_that_is_trained_again_has_one_end(tmp_path: Path) -> None:
     assert [row["kind"] for row in read_journal(tmp_path)] == ["step"]
 
 
+def test_a_step_may_bring_several_warnings(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    for _ in range(2):  # the second time behind a checkpoint
+        journal.add(step(8))
+        for signature in ("no signal", "format lost"):
+            journal.add({"kind": "warning", "stage": "grpo-q1-1", "step": 8, "signature": signature})
+    rows = read_journal(tmp_path)
+    assert [row.get("signature") for row in rows] == [None, "no signal", "format lost"]
+
+
 def test_completions_wait_for_their_step(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     journal.show([{"text": "old"}])

@@ -128,7 +128,9 @@ def _not_before(new: Row, old: Row) -> bool:
 
 
 def _replaces(new: Row, old: Row) -> bool:
-    return _at(old) > _at(new) or new["kind"] == old["kind"]
+    """A step may bring several warnings, of different signatures."""
+    same = new["kind"] == old["kind"] and new.get("signature") == old.get("signature")
+    return _at(old) > _at(new) or same
 
 
 def _parsed(line: bytes, number: int, path: Path) -> Row:
