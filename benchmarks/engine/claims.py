@@ -7,7 +7,7 @@ from typing import Any
 
 from .spread import Row
 
-#: By which the peak may be larger with the most than with the fewest: ids, results, and how the allocator's heap fell.
+#: By which the peak may be larger with the most policies than with the fewest: results, and how the heap fell.
 _STILL = 1.05
 #: Largest distance from a straight line, as a share of the largest value.
 _STRAIGHT = 0.1
@@ -49,10 +49,10 @@ def _speed(result: Row) -> Judged:
         ("eleven", 20, f"{result['policies']} policies, the paper's design"),
         ("balanced", 60, "At no larger standard error, one policy"),
     ):
-        row = ratios[arm]["unpadded"]
-        made.append(
-            (f"{what}: at least {least} times faster than pair by pair", times(row), row["of_sums"] >= least, True)
-        )
+        # As the release's layout runs: in padded batches, whose padding is part of the seconds that were measured.
+        row, bare = ratios[arm]["padded"], ratios[arm]["unpadded"]
+        told = f"{times(row)}; {bare['of_sums']:.1f} if its padding were free"
+        made.append((f"{what}: at least {least} times faster than pair by pair", told, row["of_sums"] >= least, True))
     if error is not None:
         balanced, random = error["se_m"][0], error["se_random"]
         told = f"{balanced:.2f} against {random:.2f} nats, {error['n']} contexts"
@@ -101,10 +101,16 @@ def _growth(result: Row) -> Judged:
         off = result["axes"][axis]["time"]["largest_off"]
         told = f"at most {100 * off:.0f}% off the line"
         made.append((f"Time grows linearly in {axis}", told, off <= _STRAIGHT, True))
-        peak = result["axes"][axis]["rows"]
-        low, high = peak[0]["bytes_peak"], peak[-1]["bytes_peak"]
-        told = f"{low / 1e6:.0f} MB at {peak[0]['size']}, {high / 1e6:.0f} MB at {peak[-1]['size']}"
-        made.append((f"Peak memory grows by at most 5% with {axis}", told, high <= _STILL * low, True))
+        rows = result["axes"][axis]["rows"]
+        sizes, peaks = [row["size"] for row in rows], [row["bytes_peak"] for row in rows]
+        told = f"{peaks[0] / 1e6:.0f} MB at {sizes[0]}, {peaks[-1] / 1e6:.0f} MB at {sizes[-1]}"
+        if axis == "policies":
+            made.append(("Peak memory does not grow with policies (5%)", told, peaks[-1] <= _STILL * peaks[0], True))
+        else:
+            line = peaks[0] + (peaks[1] - peaks[0]) / (sizes[1] - sizes[0]) * (sizes[-1] - sizes[0])
+            made.append(
+                (f"Peak memory grows no faster than a line in {axis}", told, peaks[-1] <= _STILL * line, True)
+            )
     return made
 
 

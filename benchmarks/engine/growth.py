@@ -71,9 +71,11 @@ def _axes(bench: Bench) -> dict[str, list[tuple[int, list[Work]]]]:
     counts = sorted({1, *(round(len(contexts.policies) * share) for share in (0.27, 0.55, 1))})
     few = max(2, round(_FEW * scale))
     length = max(16, round(_LENGTH * scale))
+    # The policy with the longest response comes first: memory depends on the longest, and every size has it.
+    longest_first = sorted(contexts.policies, key=lambda name: -max(map(len, contexts.answers[name])))
     policies = []
     for count in counts:
-        who = [REFERENCE, *contexts.policies[:count]]
+        who = [REFERENCE, *longest_first[:count]]
         policies.append(
             (count, as_work(contexts, balanced_pairs(n, who, min(bench.sizes.negatives_run, n - 1), seed=10)))
         )

@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from remid.errors import StoreError
+from remid.lm.heap import one_heap
 
 if TYPE_CHECKING:
     from remid.pipeline.engines import EngineConfig
@@ -50,7 +51,7 @@ def load(folder: PathLike) -> Run:
 
 
 def share_processors() -> None:
-    """Let waiting threads spin for a moment, then sleep; must come before torch is imported, later it does nothing.
+    """Let waiting threads spin for a moment, then sleep, and share a heap; before torch is imported, or it is too late.
 
     On a machine with other work a thread that spins on takes the processor from the very thread it waits for: scoring
     was up to five times slower with one competing process on two cores. Threads that sleep at once lose a quarter to a
@@ -59,6 +60,7 @@ def share_processors() -> None:
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    one_heap()
 
 
 def write_report(run: Run) -> Path:

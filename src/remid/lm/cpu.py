@@ -1,4 +1,4 @@
-"""What makes float32 on a CPU fast: matrix products through oneDNN, and memory that is used again.
+"""What makes float32 on a CPU fast: matrix products through oneDNN.
 
 PyTorch sends float32 `linear` to MKL, which on AMD processors leaves the wide vector units idle: measured here, oneDNN
 is 2.2 times faster on the shapes of a 135M-parameter model (docs/results/scoring.md). oneDNN is part of every x86 build
@@ -7,8 +7,6 @@ of PyTorch; where it is not, nothing changes.
 
 from __future__ import annotations
 
-import ctypes
-import sys
 import types
 from typing import Any
 
@@ -19,8 +17,6 @@ from torch import nn
 PACKED_BYTES = 2 << 30
 #: Rows for which the order is chosen. It serves any number.
 _PACKED_ROWS = 1024
-# glibc's malloc.h
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 
 
 def has_onednn() -> bool:
@@ -44,22 +40,6 @@ def use_onednn(model: Any) -> bool:
         module.remid_packed = (module.weight._version, packed)
         module.forward = types.MethodType(_linear, module)
     return True
-
-
-def keep_freed_memory() -> bool:
-    """Let this process keep memory that it frees, for its next tensor. Returns whether that was possible (glibc only).
-
-    By default every tensor of a few megabytes is mapped anew and its pages are cleared one fault at a time: measured
-    here, a quarter of the time of a feed-forward block. The price: the process stays as large as it ever was.
-    """
-    if not sys.platform.startswith("linux"):
-        return False
-    libc = ctypes.CDLL(None)
-    if not hasattr(libc, "mallopt"):
-        return False
-    # No single tensor gets a mapping of its own, nothing is given back, and the heap grows in large steps.
-    options = ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, -1), (_M_TOP_PAD, 64 << 20))
-    return all(libc.mallopt(what, to) for what, to in options)
 
 
 def _linear(self: Any, x: torch.Tensor) -> torch.Tensor:

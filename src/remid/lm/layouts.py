@@ -18,6 +18,7 @@ from torch import Tensor
 
 from remid.lm import attention
 from remid.lm.cpu import has_onednn
+from remid.lm.heap import give_back_memory
 from remid.lm.lanes import Part, Pool, lanes_for, parts_of, run_lanes
 from remid.lm.tree import Pass, passes
 from remid.lm.work import TokenLogProbs, Work
@@ -92,6 +93,8 @@ class Tree:
                 rest = logp_by_row[row : row + len(todo[number].continuations[k]) - 1]
                 w, ks = parts[number]
                 results.append((w, ks[k], np.concatenate([firsts[number][k : k + 1], rest])))
+            if self._device.type == "cpu":
+                give_back_memory()
             if results:
                 yield results
 

@@ -15,7 +15,7 @@ import torch
 
 from remid.errors import ModelError
 from remid.lm import layouts
-from remid.lm.cpu import keep_freed_memory
+from remid.lm.heap import keep_freed_memory
 from remid.lm.models import LoadedModel
 from remid.lm.work import Scored, Work
 
