@@ -108,9 +108,7 @@ def _growth(result: Row) -> Judged:
             made.append(("Peak memory does not grow with policies (5%)", told, peaks[-1] <= _STILL * peaks[0], True))
         else:
             line = peaks[0] + (peaks[1] - peaks[0]) / (sizes[1] - sizes[0]) * (sizes[-1] - sizes[0])
-            made.append(
-                (f"Peak memory grows no faster than a line in {axis}", told, peaks[-1] <= _STILL * line, True)
-            )
+            made.append((f"Peak memory grows no faster than a line in {axis}", told, peaks[-1] <= _STILL * line, True))
     return made
 
 
