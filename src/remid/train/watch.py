@@ -338,8 +338,8 @@ _CHECKS: tuple[tuple[str, Callable[[_Seen], str | None]], ...] = (
 #: What each signature means, and what to do.
 _WORDS: dict[str, tuple[str, str]] = {
     "trace ignored": (
-        "q2 finds a reference as likely with another sample's trace as with its own: it does not read the trace, so "
-        "q1's reward is noise.",
+        "q2 finds a reference as likely with another sample's trace as with its own: it does not read traces, or these "
+        "say nothing of their samples. So q1's reward is noise, or at best tells it to say less.",
         "Train q2 longer on better traces (more sft.epochs, traces from the data or a larger model), or reward q1 by "
         "what its trace adds (grpo.reward advantage); compare with an estimator without reasoning before going on.",
     ),
