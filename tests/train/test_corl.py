@@ -41,6 +41,7 @@ def trained(training_data: Path, tiny_folder: Path, tmp_path_factory: pytest.Tem
 
 def _config(data: Path, model: Path, **more: Any) -> Any:
     grpo = {"samples": 8, "generations": 2, "prompts_per_step": 2, "trace_tokens": 24, "response_tokens": 16}
+    grpo["response_beta"] = 3.0
     settings = {"data": (data,), "model": str(model), "device": "cpu", "lora": {"r": 4, "alpha": 8, "dropout": 0.0}}
     return make_train_config(
         **settings | {"sft": {"epochs": 2, "batch": 4, "rate": 3e-3}, "grpo": grpo | {"rate": 1e-3}} | more
@@ -119,7 +120,7 @@ def test_patience_counts_rounds_by_their_best_stage(training_data: Path, tiny_fo
 
 
 def _ruinous(data: Path, model: Path, **more: Any) -> Any:
-    grpo = _config(data, model).grpo.model_copy(update={"rate": 1.0})
+    grpo = _config(data, model).grpo.model_copy(update={"rate": 1.0, "response_beta": 0.0})
     return _config(data, model, grpo=grpo.model_dump(), **more)
 
 
@@ -157,6 +158,10 @@ def test_the_journal_has_every_step_and_every_part(trained: Path) -> None:
     assert [r["step"] for r in steps["grpo-q1-1"]] == [1, 2, 3, 4]
     assert set(steps["grpo-q1-1"][0]["rewards"]) >= {"likelihood", "format", "length"}
     assert set(steps["grpo-q2-1"][0]["rewards"]) >= {"typical", "shape"}
+    # q2 is held to what it was before the stage, q1 is not unless asked for; at the first step it still is just that.
+    assert steps["grpo-q2-1"][0]["signals"]["kl"] == pytest.approx(0, abs=1e-6)
+    assert steps["grpo-q2-1"][-1]["signals"]["kl"] > 0
+    assert not any("kl" in row["signals"] for row in steps["grpo-q1-1"])
     for row in steps["grpo-q1-1"]:
         assert 0 < row["rewards"]["likelihood"]["mean"] < 1
         assert row["signals"]["n"] == 4

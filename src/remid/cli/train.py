@@ -108,7 +108,7 @@ def train(
     grpo_rate: Annotated[float | None, _of_rounds("Learning rate of GRPO. Default: 1e-5.")] = None,
     response_tokens: Annotated[int | None, _of_rounds("Limit of a sampled response. Default: 96.")] = None,
     reward: Annotated[str | None, _of_rounds("exp, mean, sum or advantage. Default: exp.")] = None,
-    beta: Annotated[float | None, _of_rounds("Weight of the KL term. Default: 0.")] = None,
+    beta: Annotated[float | None, _of_rounds("Weight of the KL term in RL of q1. Default: 0.")] = None,
     stop_on_collapse: Annotated[
         bool | None,
         typer.Option("--stop-on-collapse", help="Stop when a failure is named.", rich_help_panel=_ROUNDS),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from remid.lm.models import LoadedModel
+from remid.lm.room import roomy_cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,7 @@ def generate(
             repetition_penalty=decoding.repetition_penalty,
             eos_token_id=end_of_turn,
             pad_token_id=pad,
+            past_key_values=roomy_cache(loaded.model, decoding.max_new_tokens),
             **options,
         )
     results = []

@@ -54,7 +54,8 @@ class GrpoSettings(_Settings):
     is sampled. reward: see Transform. ratio: whether q2's reward compares a response with the reference per token
     ("mean") or as a whole ("sum"). likelihood, format, length: weights of q1's rewards; typical, shape: of q2's.
     length_target: tokens of core features at which the length reward is full. scale: what advantages are divided by.
-    beta: of the KL term, 0 for none.
+    beta, response_beta: of the KL term that holds q1, q2 to what it was before the stage, 0 for none. q2's reward asks
+    for likely responses, and without a strong hold makes it sharper than what it is to estimate (docs/training.md).
     """
 
     samples: int = Field(default=64, ge=1)
@@ -74,6 +75,7 @@ class GrpoSettings(_Settings):
     length_target: int = Field(default=600, ge=1)
     scale: Literal["group", "batch", "none"] = "group"
     beta: float = Field(default=0.0, ge=0)
+    response_beta: float = Field(default=0.0, ge=0)
 
 
 class TrainConfig(_Settings):

@@ -66,7 +66,11 @@ def length_reward(tokens: int, target: int) -> float:
 
 
 def typical_reward(found: Likelihood, reference: Likelihood, ratio: str) -> float:
-    """min(pi_ref(y_i|x,r) / pi_ref(y|x,r), 1), of geometric means per token ("mean") or of whole responses ("sum")."""
+    """min(pi_ref(sampled|x,r) / pi_ref(reference|x,r), 1), of means per token ("mean") or whole responses ("sum").
+
+    The other way round, as the paper's letters allow too, what is unlikelier than the reference would earn the most.
+    Likely responses earn more, so q2 becomes sharper than the law (docs/training.md).
+    """
     gap = found.mean - reference.mean if ratio == "mean" else found.nats - reference.nats
     return math.exp(min(gap, 0.0))
 

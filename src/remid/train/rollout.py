@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from remid.lm.room import roomy_cache
+
 Ids = list[int]
 Sampled = tuple[Ids, list[float]]
 """A completion's ids, with its end of turn where it came to it, and the log-probability of each at the temperature."""
@@ -52,7 +54,14 @@ def _sample(
     ids = torch.tensor([[end] * (longest - len(p)) + list(p) for p in prompts], device=device)
     mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=device)
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
-    out = model(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=True, logits_to_keep=1)
+    out = model(
+        input_ids=ids,
+        attention_mask=mask,
+        position_ids=positions,
+        past_key_values=roomy_cache(model, limit),
+        use_cache=True,
+        logits_to_keep=1,
+    )
     cache = out.past_key_values
     cache.batch_repeat_interleave(count)
     logits = out.logits[:, -1].repeat_interleave(count, dim=0)

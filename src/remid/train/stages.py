@@ -71,7 +71,7 @@ def improve_traces(run: TrainRun, out: Path, seed: int) -> None:
     rows = [_row(s.sample_id, trace_messages(s, form)) for s in samples]
     weights = {"likelihood": how.likelihood, "format": how.format, "length": how.length}
     rewards = RewardBatch(compute, weights, _parses, run.renderer.end_of_turn_id, run.journal.show)
-    _grpo(run, "q1", rows, rewards, how.trace_tokens, (out, seed))
+    _grpo(run, "q1", rows, rewards, out, seed)
 
 
 def improve_responses(run: TrainRun, traces: Mapping[str, str], out: Path, seed: int) -> None:
@@ -96,19 +96,13 @@ def improve_responses(run: TrainRun, traces: Mapping[str, str], out: Path, seed:
     rows = [_row(s.sample_id, role_play_messages(s, features[s.sample_id])) for s in samples]
     weights = {"typical": how.typical, "shape": how.shape}
     rewards = RewardBatch(compute, weights, _well_formed, run.renderer.end_of_turn_id, run.journal.show)
-    _grpo(run, "q2", rows, rewards, how.response_tokens, (out, seed))
+    _grpo(run, "q2", rows, rewards, out, seed)
 
 
-def _grpo(
-    run: TrainRun,
-    adapter: str,
-    rows: list[dict[str, Any]],
-    rewards: RewardBatch,
-    max_new_tokens: int,
-    place: tuple[Path, int],
-) -> None:
-    """place: folder for checkpoints, and seed."""
-    out, seed = place
+def _grpo(run: TrainRun, adapter: str, rows: list[dict[str, Any]], rewards: RewardBatch, out: Path, seed: int) -> None:
+    """out: folder for checkpoints."""
+    how = run.config.grpo
+    tokens, beta = {"q1": (how.trace_tokens, how.beta), "q2": (how.response_tokens, how.response_beta)}[adapter]
     run_grpo(
         run.model,
         adapter,
@@ -117,8 +111,8 @@ def _grpo(
         rows=rows,
         rewards=rewards.functions,
         weights=list(rewards.weights.values()),
-        settings=run.config.grpo,
-        max_new_tokens=max_new_tokens,
+        settings=how.model_copy(update={"beta": beta}),
+        max_new_tokens=tokens,
         out=out,
         seed=seed,
         callbacks=run.callbacks(),
