@@ -1,0 +1,412 @@
+"""Seconds of a whole CoRL round: everything that is shared computed once, against the layout of CoRL's release.
+
+A round: GRPO on q1, the new q1's traces for the training samples, SFT of q2 on them, GRPO on q2. Small pieces of each
+are measured (a GRPO step, a batch of traces, a few training sequences) and brought to a round by its counts. Layouts
+take turns on the same samples in one process, in an order that swaps.
+
+| | ours | release |
+| --- | --- | --- |
+| sampling | behind one copy of the prompt | TRL's own, each completion with its prompt |
+| rewards | adapter of the same base, shared prompts | a second model, pair by pair, logits everywhere |
+| learning | packed behind one copy of the prompt | TRL's own, each completion with its prompt |
+| roll-out | train/rollout.py | transformers' generate, batches in the data's order |
+| SFT | train/sft.py | TRL's SFTTrainer as it comes |
+
+Both have oneDNN's linear layers where no gradients are asked for. An untrained q1 writes no trace that parses; what it
+writes is taken for the features, so that each completion makes another prompt for q2, as it will when q1 is trained.
+
+  python benchmarks/corl_round.py --turns 3 --out corl_round.json
+  python benchmarks/corl_round.py --journal runs/corl             # where the time of a run that was really made went
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from scipy.stats import t as student
+from transformers import PrinterCallback, TrainerCallback
+from trl import GRPOTrainer, SFTConfig, SFTTrainer
+
+from remid.data import mini_benchmark_paths
+from remid.data.read import read_benchmark
+from remid.lm.adapters import activate, frozen_copy, new_adapters
+from remid.lm.chat import ChatRenderer
+from remid.lm.models import LoadedModel, find_model, load_model
+from remid.pipeline.prompts import role_play_messages
+from remid.pipeline.reason import trace_messages
+from remid.pipeline.traces import parse_trace
+from remid.train.arguments import common_arguments
+from remid.train.clock import times
+from remid.train.collect import extracted
+from remid.train.config import GrpoSettings, LoraSettings, SftSettings
+from remid.train.evaluate import prompt_ids, reference_pair, write_traces
+from remid.train.examples import Example, q2_example
+from remid.train.grpo import SharedPromptTrainer, _arguments, _rollout
+from remid.train.journal import read_journal
+from remid.train.scoring import AdapterScorer, Pair, using
+from remid.train.sft import run_sft
+from remid.types import Sample
+
+#: (2,): seconds on the wall and of the processor.
+Seconds = np.ndarray
+Parts = dict[str, Seconds]
+CLOCKS = ("wall", "processor")
+LAYOUTS = ("ours", "release")
+MAX_TOKENS = 2048
+ROLLOUT_BATCH = 16
+
+
+def now() -> Seconds:
+    return np.array([time.perf_counter(), time.process_time()])
+
+
+class Clock:
+    """Adds up the seconds of parts by name."""
+
+    def __init__(self) -> None:
+        self.parts: Parts = defaultdict(lambda: np.zeros(2))
+
+    @contextmanager
+    def of(self, part: str) -> Iterator[None]:
+        begin = now()
+        yield
+        self.parts[part] += now() - begin
+
+
+class TrainingTime(TrainerCallback):  # type: ignore[misc]
+    """The seconds between a training's begin and end, without what it takes to make the trainer."""
+
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        self._begin = now()
+
+    def on_train_end(self, *_: Any, **__: Any) -> None:
+        self.seconds = now() - self._begin
+
+
+def timed(kind: Any, clock: Clock) -> Any:
+    """The GRPO trainer, its parts timed."""
+
+    class Timed(kind):  # type: ignore[misc]
+        def _generate(self, *args: Any) -> Any:
+            with clock.of("sampling"):
+                return super()._generate(*args)
+
+        def _calculate_rewards(self, *args: Any) -> Any:
+            with clock.of("rewards"):
+                return super()._calculate_rewards(*args)
+
+        def training_step(self, *args: Any) -> Any:
+            with clock.of("step"):
+                return super().training_step(*args)
+
+    return Timed
+
+
+class Layout:
+    """Both layouts' common part: a step of GRPO. policy: PeftModel with the adapters q1 and q2."""
+
+    kind: Any
+
+    def __init__(self, policy: Any, loaded: LoadedModel, settings: GrpoSettings) -> None:
+        self.policy, self.loaded, self.settings = policy, loaded, settings
+        self.renderer = ChatRenderer(loaded.tokenizer)
+
+    def means(self, adapter: str, pairs: Sequence[Pair]) -> list[float]:
+        """log q of completions under the frozen adapter, nats per token."""
+        raise NotImplementedError
+
+    def more(self, tokens: int, seed: int) -> dict[str, Any]:
+        """Further arguments of the GRPO trainer."""
+        return {}
+
+    def traces(self, samples: Sequence[Sample], tokens: int) -> None:
+        raise NotImplementedError
+
+    def sft(self, examples: Sequence[Example], settings: SftSettings, out: Path, heard: TrainingTime) -> None:
+        raise NotImplementedError
+
+    def grpo(self, adapter: str, samples: Sequence[Sample], features: Mapping[str, str], seed: int) -> Parts:
+        """One optimizer step on these prompts; features: of q2's prompts, by sample."""
+        clock, known = Clock(), {sample.sample_id: sample for sample in samples}
+        tokens = self.settings.trace_tokens if adapter == "q1" else self.settings.response_tokens
+
+        def q1(completions: Sequence[Any], sample_id: Sequence[str], **_: Any) -> list[float | None]:
+            texts = [completion[0]["content"] for completion in completions]
+            own = [parse_trace(text).features or text or None for text in texts]
+            pairs = [self._reference(known[name], f) for name, f in zip(sample_id, own, strict=True)]
+            return [math.exp(mean) for mean in self.means("q2", pairs)]
+
+        def q2(completion_ids: Sequence[Sequence[int]], sample_id: Sequence[str], **_: Any) -> list[float | None]:
+            golden = {name: self._reference(known[name], features[name]) for name in dict.fromkeys(sample_id)}
+            pairs = [Pair(golden[n].prompt, tuple(ids)) for n, ids in zip(sample_id, completion_ids, strict=True)]
+            found = self.means("ref", [*golden.values(), *pairs])
+            of_golden = dict(zip(golden, found, strict=False))
+            sampled = found[len(golden) :]
+            return [math.exp(min(0.0, x - of_golden[name])) for name, x in zip(sample_id, sampled, strict=True)]
+
+        asked = {
+            s.sample_id: trace_messages(s, "compact")
+            if adapter == "q1"
+            else role_play_messages(s, features[s.sample_id])
+            for s in samples
+        }
+        rows = [
+            {"sample_id": name, "prompt": [{"role": m.role, "content": m.content} for m in messages]}
+            for name, messages in asked.items()
+        ]
+        activate(self.policy, adapter)
+        with tempfile.TemporaryDirectory() as folder:
+            trainer = timed(self.kind, clock)(
+                model=self.policy,
+                reward_funcs=[q1 if adapter == "q1" else q2],
+                args=_arguments(self.policy, self.settings, [1.0], tokens, Path(folder), seed),
+                train_dataset=Dataset.from_list(rows),
+                processing_class=self.loaded.tokenizer,
+                **self.more(tokens, seed),
+            )
+            trainer.remove_callback(PrinterCallback)
+            trainer.train()
+        found = clock.parts
+        found["learning"] = found.pop("step") - found["sampling"] - found["rewards"]
+        return {f"{adapter} {part}": found[part] for part in ("sampling", "rewards", "learning")}
+
+    def _reference(self, sample: Sample, features: str | None) -> Pair:
+        pair = reference_pair(sample, features, self.renderer)
+        assert pair is not None
+        return pair
+
+
+class Ours(Layout):
+    kind = SharedPromptTrainer
+
+    def __init__(self, settings: GrpoSettings) -> None:
+        loaded = load_model(find_model("builtin"), device="cpu")
+        super().__init__(new_adapters(loaded.model, LoraSettings(), ("q1", "q2"), 0), loaded, settings)
+        frozen_copy(self.policy, "q2", "ref")
+        self.scorer = AdapterScorer(self.policy, loaded, MAX_TOKENS)
+
+    def means(self, adapter: str, pairs: Sequence[Pair]) -> list[float]:
+        return [found.mean if found else math.nan for found in self.scorer.score(adapter, pairs)]
+
+    def more(self, tokens: int, seed: int) -> dict[str, Any]:
+        return {"packed": True, "rollout_func": _rollout(self.renderer, self.settings, tokens, seed)}
+
+    def traces(self, samples: Sequence[Sample], tokens: int) -> None:
+        write_traces(self.policy, self.loaded, self.renderer, samples, "compact", tokens)
+
+    def sft(self, examples: Sequence[Example], settings: SftSettings, out: Path, heard: TrainingTime) -> None:
+        run_sft(self.policy, "q2", examples, self.loaded.tokenizer, settings, out, seed=0, callbacks=[heard])
+
+
+class Release(Layout):
+    kind = GRPOTrainer
+
+    def __init__(self, settings: GrpoSettings) -> None:
+        loaded = load_model(find_model("builtin"), device="cpu")
+        super().__init__(new_adapters(loaded.model, LoraSettings(), ("q1", "q2"), 0), loaded, settings)
+        second = load_model(find_model("builtin"), device="cpu").model
+        self.judge = new_adapters(second, LoraSettings(), ("q2",), 0).eval()
+
+    @torch.no_grad()
+    def means(self, adapter: str, pairs: Sequence[Pair]) -> list[float]:
+        found = []
+        for pair in pairs:
+            ids = torch.tensor([[*pair.prompt, *pair.completion]])
+            logp_LV = torch.log_softmax(self.judge(input_ids=ids).logits[0, :-1].float(), dim=-1)
+            logp_L = logp_LV.gather(1, ids[0, 1:, None])[len(pair.prompt) - 1 :, 0]
+            found.append(float(logp_L.mean()))
+        return found
+
+    def traces(self, samples: Sequence[Sample], tokens: int) -> None:
+        asked = [prompt_ids(trace_messages(sample, "compact"), self.renderer) for sample in samples]
+        prompts, end = [list(ids) for ids in asked if ids is not None], self.renderer.end_of_turn_id
+        with using(self.policy, "q1"), torch.inference_mode():
+            for start in range(0, len(prompts), ROLLOUT_BATCH):
+                batch = prompts[start : start + ROLLOUT_BATCH]
+                longest = max(map(len, batch))
+                self.policy.generate(
+                    input_ids=torch.tensor([[end] * (longest - len(p)) + p for p in batch]),
+                    attention_mask=torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in batch]),
+                    max_new_tokens=tokens,
+                    do_sample=False,
+                    eos_token_id=end,
+                    pad_token_id=end,
+                )
+
+    def sft(self, examples: Sequence[Example], settings: SftSettings, out: Path, heard: TrainingTime) -> None:
+        activate(self.policy, "q2")
+        rows = [
+            {
+                "input_ids": [*e.prompt_ids, *e.completion_ids],
+                "labels": [-100] * len(e.prompt_ids) + list(e.completion_ids),
+            }
+            for e in examples
+        ]
+        arguments = SFTConfig(
+            **common_arguments(self.policy, out, 0),
+            num_train_epochs=settings.epochs,
+            learning_rate=settings.rate,
+            per_device_train_batch_size=settings.micro,
+            gradient_accumulation_steps=settings.batch // settings.micro,
+            max_length=None,
+            dataset_kwargs={"skip_prepare_dataset": True},
+        )
+        trainer = SFTTrainer(
+            model=self.policy,
+            args=arguments,
+            train_dataset=Dataset.from_list(rows),
+            processing_class=self.loaded.tokenizer,
+            callbacks=[heard],
+        )
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
+
+
+def measure(layout: Layout, samples: Sequence[Sample], features: Mapping[str, str], options: Any, seed: int) -> Parts:
+    """Seconds per prompt, trace and training sequence, by part. samples: as many as the largest part takes."""
+    parts: Parts = {}
+    for adapter in ("q1", "q2"):
+        found = layout.grpo(adapter, samples[: options.prompts_per_step], features, seed)
+        parts |= {name: seconds / options.prompts_per_step for name, seconds in found.items()}
+    begin = now()
+    layout.traces(samples[: options.traces], options.trace_tokens)
+    parts["roll-out"] = (now() - begin) / options.traces
+    made = [q2_example(s, features[s.sample_id], layout.renderer, MAX_TOKENS) for s in samples[: options.sequences]]
+    examples = [one for one in made if isinstance(one, Example)]
+    heard = TrainingTime()
+    with tempfile.TemporaryDirectory() as folder:
+        layout.sft(examples, SftSettings(epochs=1), Path(folder), heard)
+    parts["SFT"] = heard.seconds / len(examples)
+    return parts
+
+
+def of_a_round(parts: Parts, options: Any) -> Parts:
+    """Seconds of a whole round by part."""
+    counts = {"roll-out": options.train, "SFT": options.train * options.epochs}
+    return {name: seconds * counts.get(name, options.prompts) for name, seconds in parts.items()}
+
+
+def summary(turns: Sequence[Mapping[str, Parts]], options: Any) -> dict[str, Any]:
+    """By clock: a round's seconds by part and layout, means over turns; the ratio with 95% interval and range."""
+    rounds = [{name: of_a_round(turn[name], options) for name in LAYOUTS} for turn in turns]
+    found: dict[str, Any] = {}
+    for k, clock in enumerate(CLOCKS):
+        table = {
+            name: {part: float(np.mean([r[name][part][k] for r in rounds])) for part in rounds[0][name]}
+            for name in LAYOUTS
+        }
+        whole = {name: [sum(r[name].values())[k] for r in rounds] for name in LAYOUTS}
+        ratios = np.array(whole["release"]) / np.array(whole["ours"])
+        shares = [
+            (r["ours"]["q1 rewards"] + r["ours"]["q2 rewards"])[k] / w
+            for r, w in zip(rounds, whole["ours"], strict=True)
+        ]
+        found[clock] = {
+            "seconds": table,
+            "whole": {name: float(np.mean(values)) for name, values in whole.items()},
+            "ratio_by_part": {part: table["release"][part] / table["ours"][part] for part in table["ours"]},
+            "ratio": float(np.exp(np.log(ratios).mean())),
+            "ratio_interval": _interval(np.log(ratios)),
+            "ratio_range": [float(ratios.min()), float(ratios.max())],
+            "reward_share_of_ours": float(np.mean(shares)),
+            "turns": len(turns),
+        }
+    return found
+
+
+def _interval(logs: np.ndarray) -> list[float] | None:
+    """95%, of the geometric mean; None with one turn."""
+    n = len(logs)
+    if n < 2:
+        return None
+    half = float(student.ppf(0.975, n - 1) * logs.std(ddof=1) / math.sqrt(n))
+    return [math.exp(logs.mean() - half), math.exp(logs.mean() + half)]
+
+
+def show(found: Mapping[str, Any]) -> None:
+    for clock in CLOCKS:
+        one = found[clock]
+        print(f"\nA round, {clock} seconds ({one['turns']} turns)")
+        for part, ours in one["seconds"]["ours"].items():
+            theirs = one["seconds"]["release"][part]
+            print(f"  {part:14} ours {ours:8.1f}  release {theirs:8.1f}  ratio {theirs / ours:.2f}")
+        print(f"  {'round':14} ours {one['whole']['ours']:8.1f}  release {one['whole']['release']:8.1f}", end="  ")
+        interval = "" if one["ratio_interval"] is None else " [{:.2f}, {:.2f}]".format(*one["ratio_interval"])
+        print(f"ratio {one['ratio']:.2f}{interval}; rewards {100 * one['reward_share_of_ours']:.0f}% of ours")
+
+
+def show_journal(folder: Path) -> None:
+    for row in times(read_journal(folder)):
+        share = "n/a" if row["reward_share"] is None else f"{100 * row['reward_share']:.0f}%"
+        parts = "  ".join(f"{name} {value:.0f}" for name, value in row.items() if isinstance(value, float))
+        print(f"{row['stage']}: {parts}  (seconds; rewards {share} of all but evaluation)")
+
+
+def options_of() -> Any:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add: Callable[..., Any] = parser.add_argument
+    add("--journal", type=Path, help="show the times of this run's folder instead of measuring")
+    add("--turns", type=int, default=3, help="of both layouts, behind one that is not counted")
+    add("--prompts-per-step", type=int, default=4, help="of the GRPO steps that are measured")
+    add("--generations", type=int, default=4)
+    add("--trace-tokens", type=int, default=96, help="of a trace at most")
+    add("--response-tokens", type=int, default=64, help="of a response at most")
+    add("--traces", type=int, default=16, help="of the roll-out that is measured")
+    add("--sequences", type=int, default=8, help="of the SFT that is measured")
+    add("--prompts", type=int, default=64, help="of a round's GRPO stages, each")
+    add("--train", type=int, default=64, help="training samples of a round: its traces, and its SFT")
+    add("--epochs", type=float, default=3, help="of a round's SFT")
+    add("--threads", type=int, default=torch.get_num_threads())
+    add("--warm", type=int, default=1, help="0: count the first turn too")
+    add("--out", type=Path)
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = options_of()
+    if options.journal:
+        return show_journal(options.journal)
+    torch.set_num_threads(options.threads)
+    train = sorted(read_benchmark([mini_benchmark_paths()[0]]).train, key=lambda sample: sample.sample_id)
+    features = {name: str(parse_trace(text).features) for name, text in extracted(train, "compact").texts.items()}
+    settings = GrpoSettings(
+        generations=options.generations,
+        prompts_per_step=options.prompts_per_step,
+        trace_tokens=options.trace_tokens,
+        response_tokens=options.response_tokens,
+    )
+    layouts = {"ours": Ours(settings), "release": Release(settings)}
+    taken = max(options.prompts_per_step, options.traces, options.sequences)
+    turns: list[dict[str, Parts]] = []
+    for turn in range(options.turns + options.warm):
+        samples = [train[(turn * taken + k) % len(train)] for k in range(taken)]
+        found = {
+            name: measure(layouts[name], samples, features, options, turn) for name in LAYOUTS[:: 1 - 2 * (turn % 2)]
+        }
+        for name in LAYOUTS:
+            print(f"turn {turn}, {name}:", {part: x.round(2).tolist() for part, x in found[name].items()}, flush=True)
+        turns += [found] if turn >= options.warm else []
+    made = summary(turns, options)
+    show(made)
+    if options.out:
+        kept = {key: value for key, value in vars(options).items() if key not in {"out", "journal"}}
+        rows = [{name: {p: x.tolist() for p, x in parts.items()} for name, parts in turn.items()} for turn in turns]
+        options.out.write_text(
+            json.dumps(made | {"settings": kept, "per_unit": rows}, indent=1) + "\n", encoding="utf-8"
+        )
+
+
+if __name__ == "__main__":
+    main()
