@@ -18,6 +18,10 @@ from remid.lm.adapters import load_weights, new_adapters, read_estimator, stack,
 from remid.lm.chain import WEIGHTS
 from remid.lm.models import ModelSource, find_model, load_model
 
+#: What estimators here were trained on: without and with traces.
+ALONE: dict[str, Any] = {"trace_format": None, "trace_tokens": 20, "prompt_version": 1}
+BOTH: dict[str, Any] = ALONE | {"trace_format": "compact"}
+
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> ModelSource:
@@ -33,9 +37,7 @@ def pair(base: ModelSource, tmp_path: Path) -> SimpleNamespace:
         base=base,
         q1=tmp_path / "stages" / "q1",
         q2=tmp_path / "stages" / "q2",
-        trace_format="compact",
-        trace_tokens=20,
-        prompt_version=1,
+        **BOTH,
     )
     return SimpleNamespace(chains=chains, made=made)
 
@@ -65,9 +67,7 @@ def test_an_estimator_without_a_trace_generator_has_another_digest(
         base=base,
         q1=None,
         q2=tmp_path / "stages" / "q2",
-        trace_format=None,
-        trace_tokens=20,
-        prompt_version=1,
+        **ALONE,
     )
     assert alone.q1 is None
     assert alone.about["q1"] is None
@@ -80,8 +80,7 @@ def test_an_estimator_of_half_the_size_loads_to_what_is_stored(
     dtype: Any, pair: SimpleNamespace, base: ModelSource, tmp_path: Path
 ) -> None:
     stages = tmp_path / "stages"
-    options: dict[str, Any] = {"trace_format": "compact", "trace_tokens": 20, "prompt_version": 1}
-    half = write_estimator(tmp_path / "half", base=base, q1=stages / "q1", q2=stages / "q2", dtype=dtype, **options)
+    half = write_estimator(tmp_path / "half", base=base, q1=stages / "q1", q2=stages / "q2", dtype=dtype, **BOTH)
     sizes = [(folder / "q2" / WEIGHTS).stat().st_size for folder in (tmp_path / "half", tmp_path / "estimator")]
     assert sizes[0] < 0.7 * sizes[1]  # names and shapes of so small weights are a good part of the file
     (entry,) = half.about["q2"]
@@ -111,9 +110,8 @@ def test_weights_that_half_precision_cannot_hold_are_refused(base: ModelSource, 
     peft_model = new_adapters(load_model(base, device="cpu").model, Sizes(), ("q2",), 0)
     perturb(peft_model, "q2", 1, scale=1e5)
     save(peft_model, "q2", tmp_path / "q2", base)
-    options: dict[str, Any] = {"trace_format": None, "trace_tokens": 20, "prompt_version": 1}
     with pytest.raises(ModelError, match="q2: its weights do not fit into float16"):
-        write_estimator(tmp_path / "half", base=base, q1=None, q2=tmp_path / "q2", dtype="float16", **options)
+        write_estimator(tmp_path / "half", base=base, q1=None, q2=tmp_path / "q2", dtype="float16", **ALONE)
     assert not (tmp_path / "half").exists()
 
 
@@ -125,9 +123,7 @@ def test_an_estimator_takes_no_adapter_of_another_base(pair: SimpleNamespace, tm
             base=other,
             q1=None,
             q2=tmp_path / "stages" / "q2",
-            trace_format=None,
-            trace_tokens=20,
-            prompt_version=1,
+            **ALONE,
         )
     assert read_estimator(tmp_path / "estimator").about == pair.made.about
 

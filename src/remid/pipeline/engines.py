@@ -72,16 +72,22 @@ class ModelChoice:
 
 
 def run_engines(config: RunConfig, engine: EngineConfig | None, progress: Progress) -> Engines:
-    """The engines of a run; its server, where it has one, needs nothing but its address if nothing else was said."""
-    engine = engine or EngineConfig()
-    if config.score_server is not None and engine.server is None:
-        from remid.engine.server_settings import ServerSettings
-
-        engine = replace(engine, server=ServerSettings(base_url=config.score_server, model=config.model))
+    """The engines of a run."""
     choice = ModelChoice(
         config.model, config.device, config.dtype, config.trust_remote_code, config.tokenizer, config.estimator
     )
-    return Engines(choice, engine, progress)
+    return Engines(choice, with_server(engine, config.score_server, config.model), progress)
+
+
+def with_server(engine: EngineConfig | None, url: str | None, model: str) -> EngineConfig:
+    """The engine that reaches a server (url None: there is none), which needs nothing but its address if nothing else
+    was said."""
+    engine = engine or EngineConfig()
+    if url is None or engine.server is not None:
+        return engine
+    from remid.engine.server_settings import ServerSettings
+
+    return replace(engine, server=ServerSettings(base_url=url, model=model))
 
 
 class Engines:

@@ -27,7 +27,7 @@ class _Curve:
 
 _WRITTEN = (
     _Curve("entropy", "entropy, nats/token", "falls slowly; near 0 nothing is tried any more"),
-    _Curve("kl", "KL from the reference model, nats/token", "only where grpo.beta is not 0"),
+    _Curve("kl", "KL from the reference model, nats/token", "only where grpo.beta or grpo.response_beta is not 0"),
     _Curve("length", "length, tokens", "mean over completions"),
     _Curve("distinct_1", "different tokens, share", "of the first 64 tokens of each completion"),
     _Curve("distinct_2", "different bigrams, share", "of the first 64 tokens of each completion"),

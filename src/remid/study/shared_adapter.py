@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import shutil
-from collections import Counter
 from pathlib import Path
 
 from remid.lm.adapters import load_weights, write_adapter, write_estimator
 from remid.pipeline.progress import Progress
 from remid.pipeline.prompts import PROMPT_VERSION
 from remid.pipeline.run import write_json
-from remid.pipeline.traces import parse_trace
 from remid.train.collect import collect_training_traces
 from remid.train.config import TrainConfig
 from remid.train.evaluate import evaluate
-from remid.train.examples import Example, q1_example, q2_example
-from remid.train.run import TrainRun, open_run
+from remid.train.run import open_run
 from remid.train.sft import run_sft
+from remid.train.stages import supervised_examples
 
 
 def train_shared(config: TrainConfig, out: Path, progress: Progress) -> Path:
@@ -29,7 +27,8 @@ def train_shared(config: TrainConfig, out: Path, progress: Progress) -> Path:
     if estimator.exists():
         return estimator
     run.stage = "sft-shared"
-    examples, scratch = _examples(run), saved.with_name("checkpoints")
+    examples = supervised_examples(run, collect_training_traces(run), ("q1", "q2"))
+    scratch = saved.with_name("checkpoints")
     settings, tokenizer = config.sft, run.loaded.tokenizer
     run_sft(run.model, "q2", examples, tokenizer, settings, scratch, seed=1000 * config.seed + 1)
     base, about = run.loaded.source, config.model_dump(mode="json")
@@ -48,26 +47,3 @@ def train_shared(config: TrainConfig, out: Path, progress: Progress) -> Path:
     )
     shutil.rmtree(scratch, ignore_errors=True)
     return estimator
-
-
-def _examples(run: TrainRun) -> list[Example]:
-    """Of every training sample with a trace its trace and its reference; what is left out is noted."""
-    traces, form, limit = collect_training_traces(run), run.config.trace_format, run.max_tokens
-    found: list[Example] = []
-    left_out: Counter[str] = Counter()
-    for sample in run.split.train:
-        text = traces.get(sample.sample_id)
-        if text is None:
-            left_out["no trace"] += 1
-            continue
-        features = parse_trace(text).features
-        for made in (
-            q1_example(sample, text, form, run.renderer, limit),
-            q2_example(sample, features, run.renderer, limit),
-        ):
-            if isinstance(made, str):
-                left_out[made] += 1
-            else:
-                found.append(made)
-    run.note(f"both: {len(found)} examples", left_out=dict(left_out), n=len(found))
-    return found

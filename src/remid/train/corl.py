@@ -32,11 +32,6 @@ from remid.train.stages import cold_start, improve_responses, improve_traces
 Traces = Mapping[str, str]
 
 
-def train_sft(config: TrainConfig, out: Path, progress: Progress) -> Path:
-    """The cold start alone; returns the estimator's folder."""
-    return train_corl(config.model_copy(update={"rounds": 0}), out, progress)
-
-
 def train_corl(
     config: TrainConfig,
     out: Path,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from remid.errors import ConfigError, StoreError
 from remid.lm.adapters import new_adapters
 from remid.lm.chat import ChatRenderer
 from remid.lm.models import LoadedModel, find_model, load_model
-from remid.pipeline.engines import EngineConfig
+from remid.pipeline.engines import EngineConfig, with_server
 from remid.pipeline.progress import Progress
 from remid.pipeline.run import write_json
 from remid.train.config import TrainConfig
@@ -96,7 +96,7 @@ def open_run(config: TrainConfig, folder: Path, progress: Progress, engine: Engi
     """
     if config.stop_on_collapse and several():
         raise ConfigError("stop_on_collapse: the first of several processes alone would stop; leave it out")
-    engine = _reached(config, engine)
+    engine = with_server(engine, config.author.server, str(config.author.model))
     benchmark = read_benchmark(config.data, mapping=config.mapping, taxonomy=config.taxonomy)
     dropped = 0
     if config.drop_leaks:
@@ -125,16 +125,6 @@ def open_run(config: TrainConfig, folder: Path, progress: Progress, engine: Engi
         Journal(folder, writes=is_first()),
         engine,
     )
-
-
-def _reached(config: TrainConfig, engine: EngineConfig | None) -> EngineConfig:
-    """The engine of the traces' author; its server needs nothing but its address if nothing else was said."""
-    engine, author = engine or EngineConfig(), config.author
-    if author.server is None or engine.server is not None:
-        return engine
-    from remid.engine.server_settings import ServerSettings
-
-    return replace(engine, server=ServerSettings(base_url=author.server, model=str(author.model)))
 
 
 def _claim(folder: Path, config: TrainConfig, data: str, base: str) -> None:

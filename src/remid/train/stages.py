@@ -25,26 +25,36 @@ from remid.types import Sample
 
 def cold_start(run: TrainRun, adapter: str, traces: Mapping[str, str], out: Path, seed: int) -> None:
     """SFT of q1 (input -> trace) or q2 (input and core features -> response) on traces."""
-    examples: list[Example] = []
-    left_out: Counter[str] = Counter()
-    form, limit = run.config.trace_format, run.max_tokens
-    for sample in run.split.train:
-        text = traces.get(sample.sample_id)
-        if adapter == "q1":
-            made = "no trace" if text is None else q1_example(sample, text, form, run.renderer, limit)
-        else:
-            features = None if text is None else parse_trace(text).features
-            if run.config.reasoning and features is None:
-                made = "no trace that parses"
-            else:
-                made = q2_example(sample, features, run.renderer, limit)
-        if isinstance(made, str):
-            left_out[made] += 1
-        else:
-            examples.append(made)
-    run.note(f"{adapter}: {len(examples)} examples", left_out=dict(left_out), n=len(examples))
+    examples = supervised_examples(run, traces, (adapter,))
     settings = run.config.sft
     run_sft(run.model, adapter, examples, run.loaded.tokenizer, settings, out, seed=seed, callbacks=run.callbacks())
+
+
+def supervised_examples(run: TrainRun, traces: Mapping[str, str], roles: Sequence[str]) -> list[Example]:
+    """What q1, q2 or both learn from each training sample in turn; what is left out is noted."""
+    examples: list[Example] = []
+    left_out: Counter[str] = Counter()
+    for sample in run.split.train:
+        for role in roles:
+            made = _example(run, role, sample, traces.get(sample.sample_id))
+            if isinstance(made, str):
+                left_out[made] += 1
+            else:
+                examples.append(made)
+    who = roles[0] if len(roles) == 1 else "both"
+    run.note(f"{who}: {len(examples)} examples", left_out=dict(left_out), n=len(examples))
+    return examples
+
+
+def _example(run: TrainRun, role: str, sample: Sample, text: str | None) -> Example | str:
+    """One example of q1 or q2 from a sample and its trace, or why there is none."""
+    form, limit = run.config.trace_format, run.max_tokens
+    if role == "q1":
+        return "no trace" if text is None else q1_example(sample, text, form, run.renderer, limit)
+    features = None if text is None else parse_trace(text).features
+    if run.config.reasoning and features is None:
+        return "no trace that parses"
+    return q2_example(sample, features, run.renderer, limit)
 
 
 def improve_traces(run: TrainRun, out: Path, seed: int) -> None:

@@ -350,14 +350,14 @@ _WORDS: dict[str, tuple[str, str]] = {
     ),
     "uninformative responses": (
         "q2 says much the same whatever the prompt: typical responses are rewarded, and these fit everywhere.",
-        "Lower grpo.rate, set grpo.beta to 0.02 or more, use grpo.ratio sum, or keep the supervised q2 of the stage "
+        "Lower grpo.rate, set grpo.response_beta to 3, use grpo.ratio sum, or keep the supervised q2 of the stage "
         "before.",
     ),
     "one module running ahead": (
         "The module that is trained improves its reward on the training prompts while references that were held out "
         "become less likely: the two modules no longer improve the same thing.",
         "Fewer grpo.samples per round and more rounds, a lower grpo.rate, grpo.temperature 1, or grpo.beta 0.02 and "
-        "more; check what share of the reward is format and length.",
+        "more (q1) or grpo.response_beta 3 (q2); check what share of the reward is format and length.",
     ),
     "no signal": (
         "Within nearly every group all completions earn the same, or cannot be scored: advantages are 0 and nothing is "
