@@ -333,3 +333,21 @@ def test_a_worker_makes_the_stack_that_the_run_is_about(base: ModelSource, copie
     resign(copied / "one", lora_alpha=9)
     with pytest.raises(ModelError, match="stands on"):
         recipe()
+
+
+def test_adapters_on_the_last_layers_only(base: ModelSource, tmp_path: Path) -> None:
+    peft_model = new_adapters(load_model(base, device="cpu").model, Sizes(layers=1), ("q1", "q2"), 0)
+    activate(peft_model, "q2")
+    names = trainable_names(peft_model)
+    assert len(names) == 14  # seven linear layers of one decoder layer, two factors each
+    assert all(".layers.1." in name for name in names)
+    perturb(peft_model, "q2", 1)
+    wanted = logp(peft_model)
+    save(peft_model, "q2", tmp_path / "last", base)
+    merged = load_model(stack(base, [tmp_path / "last"]), device="cpu").model
+    assert torch.allclose(logp(merged), wanted, atol=1e-4)
+    again = new_adapters(load_model(base, device="cpu").model, Sizes(layers=1), ("q2",), 3)
+    load_weights(again, "q2", tmp_path / "last", base.fingerprint)
+    assert torch.equal(logp(again), wanted)
+    with pytest.raises(ModelError, match=r"lora.layers: 3 asked for, the model has 2"):
+        new_adapters(load_model(base, device="cpu").model, Sizes(layers=3), ("q2",), 0)

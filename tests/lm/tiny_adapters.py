@@ -22,6 +22,7 @@ class Sizes:
     r: int = 4
     alpha: int = 8
     dropout: float = 0.0
+    layers: int | None = None
 
 
 def chat_folder(folder: Path, seed: int = 7, words: Sequence[str] = ()) -> Path:

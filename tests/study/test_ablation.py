@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -104,6 +105,27 @@ def test_tables_say_what_was_put_in() -> None:
     order = find(found["orderings"], shift="user")
     assert order["holds"]
     assert order["p_value"] < 1e-6
+
+
+def test_readings_tell_a_q2_that_does_not_read_from_a_q1_that_has_nothing_to_say() -> None:
+    rng = np.random.default_rng(4)
+    scored, shifts, _ = made()
+
+    def read(one: Scores, own: float, hindsight: float) -> Scores:
+        without_I = np.array(one.nats, dtype=float) - own + rng.normal(0, 0.05, len(shifts))
+        told: list[float | None] = (without_I + rng.normal(hindsight, 0.2, len(shifts))).tolist()
+        return replace(one, without=tuple(without_I.tolist()), hindsight=(None, *told[1:]))
+
+    scored["full"] = [read(one, 0.0, 2.0) for one in scored["full"]]
+    scored["sft"] = [read(one, 0.0, 0.0) for one in scored["sft"]]
+    rows = tables(scored, shifts, None, 0.95)["readings"]
+    assert {row["arm"] for row in rows} == {"full", "sft"}
+    full, sft = (find(rows, arm=arm, shift="all") for arm in ("full", "sft"))
+    assert (full["n_own"], full["n_hindsight"]) == (60, 59)
+    assert full["hindsight"] == pytest.approx(2.0, abs=0.03)
+    assert full["hindsight_low"] < 2.0 < full["hindsight_high"]
+    assert full["own"] == pytest.approx(0.0, abs=0.03)
+    assert sft["hindsight"] == pytest.approx(0.0, abs=0.03)
 
 
 def test_an_item_that_one_arm_cannot_score_is_left_out_of_all() -> None:

@@ -182,7 +182,7 @@ def test_the_command_takes_a_server_and_options_win_over_the_file(
     assert f"estimator: {out / 'estimator'}" in said
     config = json.loads((out / "train.json").read_text())["config"]
     assert (config["seed"], config["limit"], config["rounds"]) == (4, 5, 0)
-    assert config["lora"] == {"r": 2, "alpha": 8, "dropout": 0.0}
+    assert config["lora"] == {"r": 2, "alpha": 8, "dropout": 0.0, "layers": None}
     assert config["author"] == {"model": "tiny", "server": server.url, "tokens": 8}
     assert len(asked(server)) == 4
     stage, kept = (

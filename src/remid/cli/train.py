@@ -96,6 +96,9 @@ def train(
     epochs: Annotated[float | None, typer.Option(help="Of supervised stages. Default: 3.")] = None,
     rate: Annotated[float | None, typer.Option(help="Learning rate of supervised stages. Default: 2e-4.")] = None,
     lora_r: Annotated[int | None, typer.Option(help="LoRA's r. Default: 16.")] = None,
+    lora_layers: Annotated[
+        int | None, typer.Option(help="LoRA on the last so many layers only, which is faster. Default: on all.")
+    ] = None,
     adapter_dtype: Annotated[
         str | None, typer.Option(help="Of the estimator's file: float32 (default), bfloat16 or float16, half as large.")
     ] = None,
@@ -161,7 +164,7 @@ def train(
         **of_rounds,
         "author": {"model": trace_model, "server": trace_server},
         "sft": {"epochs": epochs, "rate": rate},
-        "lora": {"r": lora_r},
+        "lora": {"r": lora_r, "layers": lora_layers},
         "grpo": {"trace_tokens": trace_tokens, **of_grpo},
     }
     settings = make_train_config(**_over(read_settings(config) if config is not None else {}, given))

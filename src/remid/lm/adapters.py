@@ -53,7 +53,7 @@ __all__ = [
 ]
 
 #: What an adapter's settings may choose; everything else has PEFT's default.
-_CHOSEN = ("r", "lora_alpha", "lora_dropout", "target_modules", "fan_in_fan_out")
+_CHOSEN = ("r", "lora_alpha", "lora_dropout", "target_modules", "layers_to_transform", "fan_in_fan_out")
 #: What has no influence on weights that are loaded.
 _IDLE = ("peft_version", "inference_mode", "base_model_name_or_path", "revision", "task_type")
 
@@ -133,7 +133,7 @@ def write_adapter(
 
 
 class LoraSizes(Protocol):
-    """Rank, scale (alpha / r) and dropout of fresh adapters."""
+    """Rank, scale (alpha / r) and dropout of fresh adapters, and on how many of the last decoder layers (None: all)."""
 
     @property
     def r(self) -> int: ...
@@ -141,12 +141,15 @@ class LoraSizes(Protocol):
     def alpha(self) -> int: ...
     @property
     def dropout(self) -> float: ...
+    @property
+    def layers(self) -> int | None: ...
 
 
 def new_adapters(model: Any, lora: LoraSizes, names: Sequence[str], seed: int) -> Any:
     """A PeftModel with fresh adapters on every linear layer but the last; the first is active. Changes the model.
 
-    Fresh adapters change nothing that the model computes: one of their two factors is zero.
+    Fresh adapters change nothing that the model computes: one of their two factors is zero. Raises ModelError where
+    the model has fewer decoder layers than asked for.
     """
     import torch
     from peft import LoraConfig
@@ -155,8 +158,8 @@ def new_adapters(model: Any, lora: LoraSizes, names: Sequence[str], seed: int) -
         r=lora.r,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
-        target_modules="all-linear",
         task_type="CAUSAL_LM",
+        **_targets(model, lora.layers),
     )
     peft_model = model
     with torch.random.fork_rng():
@@ -165,6 +168,22 @@ def new_adapters(model: Any, lora: LoraSizes, names: Sequence[str], seed: int) -
             peft_model = _add(peft_model, name, copy.deepcopy(config), "new adapters")
     activate(peft_model, names[0])
     return peft_model
+
+
+def _targets(model: Any, layers: int | None) -> dict[str, Any]:
+    """Which modules get an adapter. PEFT takes its word for all of them only without a choice of layers."""
+    import torch
+
+    if layers is None:
+        return {"target_modules": "all-linear"}
+    count = model.config.get_text_config().num_hidden_layers
+    if layers > count:
+        raise ModelError(f"lora.layers: {layers} asked for, the model has {count}")
+    head = model.get_output_embeddings()
+    linear = {
+        name.rpartition(".")[2] for name, m in model.named_modules() if isinstance(m, torch.nn.Linear) and m is not head
+    }
+    return {"target_modules": sorted(linear), "layers_to_transform": list(range(count - layers, count))}
 
 
 def activate(peft_model: Any, name: str) -> None:

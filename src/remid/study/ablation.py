@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from remid.data import read_benchmark
 from remid.errors import ConfigError, StoreError
@@ -41,7 +42,8 @@ class Scores:
     nats: log q of each, None where it cannot be computed. tokens: of each, end of turn included. parsed: whether a
     trace was written that follows the format; None as a whole: none was asked for. trace_tokens: mean length of core
     features. best: what was kept. seconds: of this arm's own training, and of scoring. examples: some traces.
-    cold_start: the run whose cold start this one took over, None where it made its own.
+    cold_start: the run whose cold start this one took over, None where it made its own. without, hindsight: log q
+    under the same q2 without a trace, and with one made by somebody who knows the reference; None without reasoning.
     """
 
     sample_ids: tuple[str, ...]
@@ -53,6 +55,8 @@ class Scores:
     seconds: float
     examples: tuple[tuple[str, str], ...]
     cold_start: str | None = None
+    without: tuple[float | None, ...] | None = None
+    hindsight: tuple[float | None, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,10 +177,11 @@ def _one(
 
 
 def _read(row: Mapping[str, Any]) -> Scores:
-    fixed = {key: tuple(row[key]) for key in ("sample_ids", "nats", "tokens")}
-    parsed = None if row["parsed"] is None else tuple(row["parsed"])
+    fixed: dict[str, Any] = {key: tuple(row[key]) for key in ("sample_ids", "nats", "tokens")}
     examples = tuple((example[0], example[1]) for example in row["examples"])
-    return Scores(**{**row, **fixed, "parsed": parsed, "examples": examples})
+    for key in ("parsed", "without", "hindsight"):
+        fixed[key] = None if row[key] is None else tuple(row[key])
+    return Scores(**{**row, **fixed, "examples": examples})
 
 
 def tables(
@@ -192,6 +197,7 @@ def tables(
     levels: list[Row] = []
     pairs: list[Row] = []
     gaps: list[Row] = []
+    readings: list[Row] = []
     for shift in (*dict.fromkeys(shifts), ALL):
         mine_I = (shift_I == shift) | (shift == ALL)
         kept_I = mine_I & whole_I
@@ -204,13 +210,24 @@ def tables(
             pairs.append(
                 {"arm": one, "against": other, **where, **_pair(part[one], part[other], tokens_SI, confidence)}
             )
+        readings += [
+            {"arm": name, **where, **_reading(scored[name], kept_I, confidence)}
+            for name in part
+            if scored[name][0].without is not None
+        ]
         if truth_I is not None:
             gap = {name: truth_I[kept_I] - own_SI for name, own_SI in part.items()}
             gaps += [{"arm": name, **where, **_gap(name, gap, confidence)} for name in gap]
     for row, p in zip(pairs, holm([_nan(row["p_value"]) for row in pairs]), strict=True):
         row["p_adjusted"] = number(float(p))
         row["significant"] = bool(p < 1 - confidence)
-    return {"levels": levels, "pairs": pairs, "gaps": gaps, "orderings": _orderings(list(nats), pairs)}
+    return {
+        "levels": levels,
+        "pairs": pairs,
+        "gaps": gaps,
+        "readings": readings,
+        "orderings": _orderings(list(nats), pairs),
+    }
 
 
 def _arrays(scored: Mapping[str, Sequence[Scores]]) -> tuple[dict[str, FloatArray], FloatArray]:
@@ -255,6 +272,26 @@ def _pair(one_SI: FloatArray, other_SI: FloatArray, tokens_SI: FloatArray, confi
         **_interval("nats", crossed_mean(one_SI - other_SI), confidence),
         "p_value": number(apart.p_value),
         "df": number(apart.df),
+    }
+
+
+def _reading(scores: Sequence[Scores], kept_I: NDArray[np.bool_], confidence: float) -> Row:
+    """log q with a trace minus log q without, under the same q2, nats per response.
+
+    own: with what q1 wrote from the input. hindsight: with what somebody who knows the reference would write. The
+    second asks whether q2 reads, the first whether what q1 writes is worth reading. Items without are left out.
+    """
+    own_SI, without_SI, hindsight_SI = (
+        np.array([getattr(one, name) for one in scores], dtype=np.float64)[:, kept_I]
+        for name in ("nats", "without", "hindsight")
+    )
+    known_I = np.isfinite(own_SI + without_SI).all(axis=0)
+    told_I = known_I & np.isfinite(hindsight_SI).all(axis=0)
+    return {
+        "n_own": int(known_I.sum()),
+        "n_hindsight": int(told_I.sum()),
+        **_interval("own", crossed_mean((own_SI - without_SI)[:, known_I]), confidence),
+        **_interval("hindsight", crossed_mean((hindsight_SI - without_SI)[:, told_I]), confidence),
     }
 
 

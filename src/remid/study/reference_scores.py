@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from remid.data import read_benchmark
 from remid.lm.adapters import load_weights, new_adapters, read_estimator
 from remid.lm.chain import Estimator
 from remid.lm.chat import ChatRenderer
@@ -14,9 +15,11 @@ from remid.lm.models import LoadedModel, find_model, load_model
 from remid.pipeline.progress import Progress
 from remid.pipeline.reason import trace_messages
 from remid.pipeline.score import prompt_key
+from remid.pipeline.shorten import shorten
 from remid.pipeline.store import Store, content_key
 from remid.pipeline.traces import parse_trace
 from remid.study.ablation import Scores
+from remid.train.collect import extracted, from_data, origin
 from remid.train.config import TrainConfig
 from remid.train.evaluate import reference_pair, trace_batches
 from remid.train.scoring import AdapterScorer
@@ -52,21 +55,45 @@ def reference_scores(
     if estimator.q1 is not None:
         texts = _traces(model, loaded, renderer, samples, estimator, folder=written, progress=progress)
     features = [None if texts is None else parse_trace(texts.get(s.sample_id, "")).features for s in samples]
-    pairs = [reference_pair(sample, own, renderer) for sample, own in zip(samples, features, strict=True)]
+    ways = [features]
+    if texts is not None:
+        ways += [[None] * len(samples), _hindsight(samples, config)]
+    every = [[reference_pair(sample, own, renderer) for sample, own in zip(samples, way, strict=True)] for way in ways]
     scorer = AdapterScorer(model, loaded, min(config.max_tokens, loaded.max_length))
-    with progress.stage("scoring references", sum(pair is not None for pair in pairs)) as step:
-        found = scorer.score("q2", pairs, step)
+    with progress.stage("scoring references", sum(pair is not None for pairs in every for pair in pairs)) as step:
+        scored = scorer.score("q2", [pair for pairs in every for pair in pairs], step)
+    nats = [None if one is None else one.nats for one in scored]
+    pairs, found = every[0], nats[: len(samples)]
+    without, hindsight = nats[len(samples) : 2 * len(samples)], nats[2 * len(samples) :]
+    if texts is not None:  # without one there is nothing to compare with
+        hindsight = [value if way is not None else None for value, way in zip(hindsight, ways[2], strict=True)]
     lengths = [len(loaded.tokenizer(f, add_special_tokens=False)["input_ids"]) for f in features if f is not None]
     return Scores(
         tuple(sample.sample_id for sample in samples),
-        tuple(None if one is None else one.nats for one in found),
+        tuple(found),
         tuple(None if pair is None else len(pair.completion) for pair in pairs),
         None if texts is None else tuple(f is not None for f in features),
         sum(lengths) / len(lengths) if lengths else None,
         best,
         time.perf_counter() - begin,
         tuple((s.sample_id, texts.get(s.sample_id, "")) for s in samples[:6]) if texts is not None else (),
+        without=tuple(without) if texts is not None else None,
+        hindsight=tuple(hindsight) if texts is not None else None,
     )
+
+
+def _hindsight(samples: Sequence[Sample], config: TrainConfig) -> list[str | None]:
+    """Core features of each sample as a training sample would have them: made by somebody who knows its reference.
+
+    None where there are none; for all samples where a model wrote the traces, which is not asked again.
+    """
+    benchmark = read_benchmark(config.data, mapping=config.mapping, taxonomy=config.taxonomy)
+    source = origin(benchmark.train, config.traces)
+    if source == "model":
+        return [None] * len(samples)
+    made = from_data(samples, config.trace_format) if source == "data" else extracted(samples, config.trace_format)
+    cut = {name: shorten(text, config.trace_share) for name, text in made.texts.items()}
+    return [parse_trace(cut.get(sample.sample_id, "")).features for sample in samples]
 
 
 def _traces(

@@ -18,6 +18,8 @@ LEDE = (
 def ablation_sections(result: dict[str, Any]) -> list[Section]:
     """Sections of a result of ablation_study."""
     sections = [_levels(result), _pairs(result)]
+    if result["readings"]:
+        sections.append(_readings(result))
     if result["gaps"]:
         sections.append(_gaps(result))
     return [*sections, _runs(result)]
@@ -108,6 +110,28 @@ def _pairs(result: dict[str, Any]) -> Section:
     )
     text = "Every item is its own control: what makes one reference harder than another drops out."
     return Section("Arm against arm", text, tables=(table, order) if said else (table,))
+
+
+def _readings(result: dict[str, Any]) -> Section:
+    shifts = _shifts(result)
+    arms = list(dict.fromkeys(row["arm"] for row in result["readings"]))
+
+    def table(name: str, caption: str) -> Table:
+        rows = []
+        for arm in arms:
+            mine = [_find(result["readings"], arm=arm, shift=shift) for shift in shifts]
+            rows.append((ARMS[arm].words, *(_with_interval(row, name, 2, sign=True) for row in mine)))
+        counts = [_find(result["readings"], arm=arms[0], shift=shift) for shift in shifts]
+        items = ", ".join(f"{row['shift']} {row[f'n_{name}']}" for row in counts)
+        return Table(f"{caption}, nats/response; items: {items}", ("Arm", *shifts), tuple(rows))
+
+    text = (
+        "The same q2, with a trace and without one. What a trace by somebody who knows the reference gives says "
+        "whether q2 reads traces at all; what q1's own gives, whether q1 finds in the input what is worth reading."
+    )
+    own = table("own", "log q with q1's own trace minus log q without a trace")
+    hindsight = table("hindsight", "log q with a trace made from the reference minus log q without a trace")
+    return Section("Does q2 read, and does q1 write what is worth reading?", text, tables=(hindsight, own))
 
 
 def _p(value: float | None) -> str:

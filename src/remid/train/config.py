@@ -31,11 +31,15 @@ class AuthorSettings(_Settings):
 
 
 class LoraSettings(_Settings):
-    """LoRA on every linear layer of the base but the last (the paper's sizes)."""
+    """LoRA on every linear layer of the base but the last (the paper's sizes).
+
+    layers: of the last so many decoder layers only (None: of all). Gradients then stop there, and a step costs less.
+    """
 
     r: int = Field(default=16, ge=1)
     alpha: int = Field(default=32, ge=1)
     dropout: float = Field(default=0.05, ge=0, lt=1)
+    layers: int | None = Field(default=None, ge=1)
 
 
 class SftSettings(_Settings):
