@@ -9,8 +9,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 demo: $(VENV)/.ready  ## measure the built-in benchmark; leaves runs/demo/result.json and runs/demo/report.html
 	$(BIN)/remid demo --out runs/demo
 
+# A worker for each processor, up to four (tests/conftest.py). A file's tests stay in one worker: they share what is slow.
 test: $(VENV)/.ready  ## the whole test suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.ready  ## style, types, and the doors between the rooms
 	$(BIN)/ruff check .

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
+from hypothesis import settings
 
 from remid.api import share_processors
 from remid.errors import ModelError
 from remid.lm.models import LoadedModel, find_model, load_model
 
 share_processors()  # before any test imports torch: test machines are shared more than any other
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # the other processors have workers of their own
+
+# The same examples in every run, and none that fails because the machine was busy.
+settings.register_profile("remid", deadline=None, derandomize=True, database=None)
+settings.load_profile("remid")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Workers of `-n auto`: the processors that we may use, up to four. Each of them loads the embedded model."""
+    return min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
