@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import re
 import signal
@@ -17,10 +16,14 @@ from pathlib import Path
 import pytest
 from pipeline_tiny import records, stored, write
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from forks import forked, remid
+
 REMID = [sys.executable, "-c", "from remid.cli import main; main()"]
 SEED = 20261122
-#: No step of the tiny run takes this long (seconds), even on a busy machine.
-PATIENCE = 120
+#: No step of the tiny run takes this long (seconds), even where other work takes most of the machine.
+PATIENCE = 600
 
 
 def tiny_data(path: Path) -> Path:
@@ -43,47 +46,44 @@ class Sessions:
     folder: Path
     said: list[str] = field(default_factory=list)
 
-    def start(self) -> subprocess.Popen[bytes]:
-        command = [*REMID, "run", str(self.data), "--out", str(self.folder), "--device", "cpu"]
-        # Wide enough that rich breaks no line.
-        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=self._stderr(), env=self._env())
+    @property
+    def words(self) -> list[str]:
+        """The command line."""
+        return ["run", str(self.data), "--out", str(self.folder), "--device", "cpu"]
 
     def kill_when(self, reached: Callable[[float], bool]) -> None:
         """Start, and kill as soon as reached(seconds since the start)."""
         start = time.monotonic()
-        with self.start() as process:
-            try:
-                while not reached(time.monotonic() - start):
-                    assert process.poll() is None, f"ended before it was killed: {self.last()}"
-                    assert time.monotonic() - start < PATIENCE
-                    time.sleep(0.005)
-            finally:
-                process.kill()
-        assert process.returncode == -signal.SIGKILL
+        process = forked(remid, self.words, self.log)
+        try:
+            while not reached(time.monotonic() - start):
+                assert process.exitcode is None, f"ended before it was killed: {self.last()}"
+                assert time.monotonic() - start < PATIENCE
+                time.sleep(0.005)
+        finally:
+            process.kill()
+            process.join()
+        assert process.exitcode == -signal.SIGKILL
         self.said.append(self.last())
 
     def finish(self) -> None:
-        with self.start() as process:
-            try:
-                assert process.wait(PATIENCE) == 0, self.last()
-            finally:
-                process.kill()
+        process = forked(remid, self.words, self.log)
+        try:
+            process.join(PATIENCE)
+            assert process.exitcode == 0, self.last()
+        finally:
+            process.kill()
+            process.join()
         self.said.append(self.last())
 
     def last(self) -> str:
         """What the latest process wrote to stderr."""
-        return self._log.read_text("utf-8")
+        return self.log.read_text("utf-8") if self.log.exists() else ""
 
     @property
-    def _log(self) -> Path:
+    def log(self) -> Path:
+        """Where the latest process's stderr goes."""
         return self.folder.with_suffix(".stderr")
-
-    def _stderr(self) -> int:
-        return os.open(self._log, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
-
-    @staticmethod
-    def _env() -> dict[str, str]:
-        return {**os.environ, "COLUMNS": "200"}
 
 
 def announced(said: str) -> int | None:
@@ -175,7 +175,8 @@ def test_a_kill_while_writing_leaves_the_old_file_or_the_new_one(tmp_path: Path)
 
 def test_ctrl_c_ends_with_130_and_a_word_on_how_to_go_on(undisturbed: Sessions) -> None:
     run = Sessions(undisturbed.data, undisturbed.folder.with_name("stopped"))
-    with run.start() as process:
+    command = [*REMID, *run.words]
+    with run.log.open("w") as log, subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log) as process:
         try:
             start = time.monotonic()
             # Not while libraries are imported: some of them swallow an interrupt.

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
-import signal
 import statistics
-import subprocess
 import sys
 import time
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from forks import forked
 from remid.errors import ConfigError, DataError, StoreError
 from remid.lm.adapters import new_adapters, read_chain, read_estimator, trainable_names
 from remid.lm.models import find_model, load_model
@@ -198,32 +199,17 @@ def test_a_run_is_repeatable(trained: Path, training_data: Path, tiny_folder: Pa
         assert json.loads(path.read_text())["digest"] == json.loads(again.read_text())["digest"]
 
 
-_KILLED = """
-import sys, json
-from pathlib import Path
-sys.path.insert(0, {here!r})
-from test_corl import _config, QUIET
-from remid.train.watched import train_watched
-train_watched(_config(Path({data!r}), Path({model!r})), Path({out!r}), QUIET)
-"""
-
-
 @pytest.mark.parametrize("stage", ["sft-q2", "grpo-q1-1", "grpo-q2-1"])
 def test_a_run_that_is_killed_goes_on_with_the_same_curve(
     stage: str, trained: Path, training_data: Path, tiny_folder: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "killed"
-    code = _KILLED.format(
-        here=str(Path(__file__).parent), data=str(training_data), model=str(tiny_folder), out=str(out)
-    )
-    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
-    process = subprocess.Popen([sys.executable, "-c", code], env=environment)
+    process = forked(train_watched, _config(training_data, tiny_folder), out, QUIET)
     try:
         _wait_for_step(out, stage, process)
-        process.send_signal(signal.SIGKILL)
     finally:
         process.kill()
-        process.wait()
+        process.join()
     train_watched(_config(training_data, tiny_folder), out, QUIET)
     assert _curve(out) == _curve(trained)
     for path in trained.glob("stages/*/adapter/chain.json"):
@@ -231,9 +217,9 @@ def test_a_run_that_is_killed_goes_on_with_the_same_curve(
         assert json.loads(path.read_text())["digest"] == json.loads(again.read_text())["digest"]
 
 
-def _wait_for_step(out: Path, stage: str, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and process.poll() is None:
+def _wait_for_step(out: Path, stage: str, process: BaseProcess) -> None:
+    deadline = time.monotonic() + 600
+    while time.monotonic() < deadline and process.exitcode is None:
         rows = read_journal(out) if (out / "train.jsonl").exists() else []
         if any(r["kind"] == "step" and r["stage"] == stage for r in rows):
             return
