@@ -93,7 +93,7 @@ def spoiled(folder: Path, name: str, bad: Bad, seed: int, progress: Progress) ->
     if bad.data is not None:
         config = config.model_copy(update={"data": (_DATA[bad.data](config.data[0], seed),)})
     elif not run.exists():
-        _begin_from(folder / f"healthy-{seed}", run, config, bad.stage)
+        begin_from(folder / f"healthy-{seed}", run, config, bad.stage)
 
     def callbacks(run: TrainRun) -> list[Any]:
         return [*watchers(run), _BreakOff()] if run.stage == bad.stage else watchers(run)
@@ -107,7 +107,7 @@ def spoiled(folder: Path, name: str, bad: Bad, seed: int, progress: Progress) ->
     return read_journal(run)
 
 
-def _begin_from(other: Path, run: Path, config: TrainConfig, stage: str) -> None:
+def begin_from(other: Path, run: Path, config: TrainConfig, stage: str) -> None:
     """Give a run the stages that another has finished before `stage`, as if it had trained them itself."""
     theirs = json.loads((other / "train.json").read_text(encoding="utf-8"))
     with replacing(run) as made:

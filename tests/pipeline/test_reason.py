@@ -15,7 +15,7 @@ from remid.errors import ConfigError
 from remid.pipeline.config import make_config
 from remid.pipeline.engines import run_engines
 from remid.pipeline.plan import _groups
-from remid.pipeline.reason import Traces, _tidy, collect_traces, trace_messages, write_traces
+from remid.pipeline.reason import Traces, collect_traces, trace_messages, write_traces
 from remid.pipeline.store import Store
 from remid.pipeline.traces import parse_trace
 from remid.types import Benchmark, Sample
@@ -167,10 +167,3 @@ def test_examples_come_from_training_data_in_the_compact_format_whichever_they_h
     with pytest.raises(ConfigError):  # what this fixture's model writes is no full trace
         collect(tmp_path, [sample(0)], train, traces="model", trace_format="full")
     assert seen[-1] == []
-
-
-def test_what_a_small_model_rambles_behind_a_compact_trace_is_cut_and_a_full_trace_left_as_it_is() -> None:
-    opening = "## Core Features\nContent:"
-    text = _tidy(opening, "A.\n\nStyle: B.\nMore.\nAnd more.", "compact")
-    assert text == f"{opening} A.\nStyle: B."
-    assert _tidy("", FULL, "full") == FULL

@@ -16,6 +16,7 @@ from remid.pipeline.traces import (
     TRIAL_LABELS,
     compact_from_full,
     parse_trace,
+    trimmed,
 )
 
 QUICK = settings(max_examples=60, deadline=None, derandomize=True, database=None)
@@ -196,3 +197,13 @@ def test_a_full_trace_is_made_compact_with_or_without_a_colon_behind_content(col
 @pytest.mark.parametrize("text", ["", COMPACT, FULL.replace("```", ""), "free text"])
 def test_nothing_else_is_made_compact(text: str) -> None:
     assert compact_from_full(text) is None
+
+
+@given(st.lists(LINES, max_size=4), st.booleans())
+@QUICK
+def test_what_a_small_model_rambles_behind_a_compact_trace_is_cut(rest: list[str], spaced: bool) -> None:
+    gap = "\n\n" if spaced else "\n"
+    text = f"{COMPACT_HEADING}{gap}Content: A.{gap}Style: B."
+    assert trimmed("\n".join([text, *rest]), "compact") == f"{COMPACT_HEADING}\nContent: A.\nStyle: B."
+    assert trimmed("\n".join([text, *rest]), "full") == "\n".join([text, *rest])
+    assert trimmed(f"{COMPACT_HEADING}\nContent: A.", "compact") == f"{COMPACT_HEADING}\nContent: A."

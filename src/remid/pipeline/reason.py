@@ -25,7 +25,7 @@ from remid.pipeline.progress import Progress
 from remid.pipeline.prompts import dialogue_messages
 from remid.pipeline.score import prompt_key
 from remid.pipeline.store import Store, content_key
-from remid.pipeline.traces import COMPACT_HEADING, FULL_HEADINGS, compact_from_full, parse_trace
+from remid.pipeline.traces import COMPACT_HEADING, FULL_HEADINGS, TraceFormat, compact_from_full, parse_trace, trimmed
 from remid.types import Benchmark, Sample
 
 _INSTRUCTION = {
@@ -154,13 +154,12 @@ def _situation(sample: Sample) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Manner:
-    """How traces are asked for. opening: begun for the model. tidy: cut what follows a compact trace."""
+    """How traces are asked for. opening: begun for the model."""
 
-    form: str
+    form: TraceFormat
     decoding: Decoding
     shots: tuple[Sample, ...] = ()
     opening: str = ""
-    tidy: bool = False
 
 
 def _manner(benchmark: Benchmark, config: RunConfig, estimator: Estimator | None) -> _Manner:
@@ -175,7 +174,7 @@ def _manner(benchmark: Benchmark, config: RunConfig, estimator: Estimator | None
     shots = [s for s in benchmark.train if _example(s)][:_SHOTS] if form == "compact" else []
     # Without a penalty a small model falls into loops, never reaches the second line, and fails the format.
     decoding = Decoding(max_new_tokens=config.trace_tokens, repetition_penalty=1.2)
-    return _Manner(form, decoding, tuple(shots), _OPENING[form], form == "compact")
+    return _Manner(form, decoding, tuple(shots), _OPENING[form])
 
 
 def write_traces(
@@ -208,19 +207,10 @@ def _write(
         with progress.stage("writing traces", len(order)) as step:
             for batch in writer.write(chats):
                 # An empty trace fails its format: counted, and not tried again.
-                texts = [_tidy(opening, w.text or "", form) if manner.tidy else w.text or "" for w in batch]
+                texts = [trimmed(f"{opening} {w.text or ''}".strip(), form) for w in batch]
                 written = zip(batch, texts, strict=True)
                 rows = [(order[w.chat], text, w.finished) for w, text in written if not w.again]
                 store.add_generations(generator, rows)
                 step(len(batch))
         done = store.generations(generator)
     return {sample_id: done.get(key, ("", False))[0] for sample_id, key in keys.items()}
-
-
-def _tidy(opening: str, text: str, form: str) -> str:
-    """The trace as written; of a compact one, what follows its two lines (a small model often rambles on) is not it."""
-    whole = f"{opening} {text}".strip() if opening else text
-    if form == "full":
-        return whole
-    lines = [line for line in whole.splitlines() if line.strip()]
-    return "\n".join(lines[:3])

@@ -80,6 +80,13 @@ def _failed(reason: str) -> ParsedTrace:
     return ParsedTrace(None, reason)
 
 
+def trimmed(text: str, form: TraceFormat) -> str:
+    """A trace as a model wrote it, without what follows the two lines of a compact one: small models ramble on."""
+    if form == "full":
+        return text
+    return "\n".join([line for line in text.splitlines() if line.strip()][:3])
+
+
 def compact_from_full(text: str) -> str | None:
     """A full trace's core features in the compact format (content and style in a line each), or None if unparsable."""
     features = parse_trace(text).features

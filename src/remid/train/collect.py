@@ -24,7 +24,7 @@ from remid.pipeline.reason import trace_messages
 from remid.pipeline.score import prompt_key
 from remid.pipeline.shorten import shorten
 from remid.pipeline.store import Store, content_key
-from remid.pipeline.traces import COMPACT_HEADING, compact_from_full, parse_trace
+from remid.pipeline.traces import COMPACT_HEADING, compact_from_full, parse_trace, trimmed
 from remid.train.extract import extract, quotes_reference, rarity
 from remid.train.style import size_of
 from remid.types import Sample
@@ -203,7 +203,7 @@ def _whole(text: str | None, form: str) -> str:
     if form == "full" or text is None:
         return text or ""
     whole = text if text.lstrip().startswith(COMPACT_HEADING) else f"{_OPENING[form]} {text.strip()}"
-    return "\n".join([line for line in whole.splitlines() if line.strip()][:3])
+    return trimmed(whole, "compact")
 
 
 def _reason(missing: str | None) -> str:

@@ -17,7 +17,7 @@ from remid.lm.generate import Decoding, generate
 from remid.lm.models import LoadedModel
 from remid.pipeline.prompts import role_play_messages
 from remid.pipeline.reason import trace_messages
-from remid.pipeline.traces import parse_trace
+from remid.pipeline.traces import TraceFormat, parse_trace, trimmed
 from remid.train.rewards import Likelihood
 from remid.train.scoring import AdapterScorer, Pair, using
 from remid.types import Sample
@@ -94,7 +94,7 @@ def write_traces(
     loaded: LoadedModel,
     renderer: ChatRenderer,
     samples: Sequence[Sample],
-    form: str,
+    form: TraceFormat,
     max_new_tokens: int,
 ) -> dict[str, str]:
     """q1's traces by sample id, greedy; a sample whose prompt cannot be rendered or does not fit has none."""
@@ -109,7 +109,7 @@ def trace_batches(
     loaded: LoadedModel,
     renderer: ChatRenderer,
     samples: Sequence[Sample],
-    form: str,
+    form: TraceFormat,
     max_new_tokens: int,
     *,
     known: Container[str] = (),
@@ -132,8 +132,8 @@ def trace_batches(
         if all(name in known for name in batch):
             continue
         with using(model, "q1"):
-            texts = generate(writer, [prompts[name] for name in batch], renderer.end_of_turn_id, decoding)
-        yield dict(zip(batch, texts, strict=True))
+            said = generate(writer, [prompts[name] for name in batch], renderer.end_of_turn_id, decoding)
+        yield {name: (trimmed(text, form), whole) for name, (text, whole) in zip(batch, said, strict=True)}
 
 
 def reference_pair(sample: Sample, features: str | None, renderer: ChatRenderer) -> Pair | None:

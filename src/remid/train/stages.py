@@ -12,7 +12,7 @@ import numpy as np
 
 from remid.pipeline.prompts import role_play_messages
 from remid.pipeline.reason import trace_messages
-from remid.pipeline.traces import parse_trace
+from remid.pipeline.traces import parse_trace, trimmed
 from remid.train.evaluate import prompt_ids, reference_pair
 from remid.train.examples import Example, q1_example, q2_example
 from remid.train.grpo import run_grpo
@@ -66,7 +66,8 @@ def improve_traces(run: TrainRun, out: Path, seed: int) -> None:
         without = _of_references(run, "q2", {s.sample_id: reference_pair(s, None, run.renderer) for s in samples})
 
     def compute(said: Sequence[Completion]) -> list[Mapping[str, float] | None]:
-        features = [parse_trace(one.text).features for one in said]
+        # As it will be read; what follows a compact trace costs it the reward for its format, and nothing else.
+        features = [parse_trace(trimmed(one.text, run.config.trace_format)).features for one in said]
         pairs = [reference_pair(known[one.sample], own, run.renderer) for one, own in zip(said, features, strict=True)]
         rows: list[Mapping[str, float] | None] = []
         for one, own, found in zip(said, features, run.scorer.score("q2", pairs), strict=True):
