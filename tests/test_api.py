@@ -20,10 +20,10 @@ from remid.lm.models import LoadedModel
 
 
 @pytest.fixture
-def tiny(tmp_path_factory: pytest.TempPathFactory, embedded: LoadedModel) -> Iterator[Tiny]:
+def tiny(tmp_path_factory: pytest.TempPathFactory, shallow: LoadedModel) -> Iterator[Tiny]:
     """The session's run on the tiny benchmark; within the test, models are loaded already."""
-    with reused(embedded):
-        yield tiny_run(tmp_path_factory, embedded)
+    with reused(shallow):
+        yield tiny_run(tmp_path_factory, shallow)
 
 
 @pytest.mark.parametrize("form", [str, Path, lambda path: [str(path)], lambda path: (path,)])

@@ -74,10 +74,10 @@ def remid(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
 
 
 @pytest.fixture
-def tiny(tmp_path_factory: pytest.TempPathFactory, embedded: LoadedModel) -> Iterator[Tiny]:
+def tiny(tmp_path_factory: pytest.TempPathFactory, shallow: LoadedModel) -> Iterator[Tiny]:
     """The session's run on the tiny benchmark; within the test, models are loaded already."""
-    with reused(embedded):
-        yield tiny_run(tmp_path_factory, embedded)
+    with reused(shallow):
+        yield tiny_run(tmp_path_factory, shallow)
 
 
 @pytest.fixture

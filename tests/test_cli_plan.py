@@ -16,10 +16,10 @@ from remid.lm.models import LoadedModel
 
 
 @pytest.fixture
-def pilot(tmp_path_factory: pytest.TempPathFactory, embedded: LoadedModel, tmp_path: Path) -> Path:
+def pilot(tmp_path_factory: pytest.TempPathFactory, shallow: LoadedModel, tmp_path: Path) -> Path:
     """A copy of the session's run on the tiny benchmark: four samples a subset."""
-    with reused(embedded):
-        return tiny_run(tmp_path_factory, embedded).copy(tmp_path / "pilot")
+    with reused(shallow):
+        return tiny_run(tmp_path_factory, shallow).copy(tmp_path / "pilot")
 
 
 def remid(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *words: object) -> tuple[int, str, str]:

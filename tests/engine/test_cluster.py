@@ -47,6 +47,7 @@ def nodes() -> Iterator[object]:
         patch.setenv("PYTHONPATH", paths)  # workers import this folder's engines
         patch.setenv("REMID_API_KEY", SECRET)
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_worker_niceness", "0")  # else workers wait for tests that run beside these
         quick = {"health_check_period_ms": 300, "health_check_failure_threshold": 2, "health_check_initial_delay_ms": 0}
         small = {"num_cpus": 2, "object_store_memory": 100 * 2**20}
         cluster = Cluster(True, head_node_args={**small, "include_dashboard": False, "_system_config": quick})
@@ -445,6 +446,7 @@ def test_a_ray_of_our_own_is_quiet_and_ends_with_us(tmp_path: Path) -> None:
     environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
     # A home of its own as well, since Ray leaves a token there.
     environment |= {"PYTHONPATH": str(Path(__file__).parent), "HOME": str(tmp_path)}
+    environment["RAY_worker_niceness"] = "0"
     command = [sys.executable, "-c", _LOCAL, str(tmp_path / "diary")]
     done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
     first, second, third, engine, pid = done.stdout.splitlines()

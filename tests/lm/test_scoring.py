@@ -148,19 +148,19 @@ def _family(seed: int, prompts: int, tokens: int, answers: Sequence[int], vocabu
 
 
 @pytest.mark.skipif(not has_onednn(), reason="only oneDNN's products are known to add in one order")
-def test_a_score_does_not_depend_on_what_is_computed_beside_it_to_the_last_bit(embedded: LoadedModel) -> None:
+def test_a_score_does_not_depend_on_what_is_computed_beside_it_to_the_last_bit(shallow: LoadedModel) -> None:
     work = _family(3, 5, 180, [1, 2, 17, 40, 150, 9], 49152)
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(3)  # three lanes, each with a path of its own
-        whole = _results(Scorer(embedded, layout="tree"), work)
+        whole = _results(Scorer(shallow, layout="tree"), work)
         torch.set_num_threads(1)
         for rows, block in ((1024, 128), (300, 64), (64, 16), (131, 33)):
-            cut = _results(Scorer(embedded, layout="tree", rows=rows, block=block), work)
+            cut = _results(Scorer(shallow, layout="tree", rows=rows, block=block), work)
             assert all(np.array_equal(cut[key].logp_T, whole[key].logp_T) for key in whole)
     finally:
         torch.set_num_threads(threads)
-    scorer = Scorer(embedded, layout="tree")
+    scorer = Scorer(shallow, layout="tree")
     for w, k in ((0, 0), (2, 3), (4, 4)):  # a pair by itself, with nothing around it
         [alone] = _score(scorer, work[w].prompt, [work[w].continuations[k]])
         assert np.array_equal(alone, whole[w, k].logp_T)
@@ -170,19 +170,19 @@ def test_a_score_does_not_depend_on_what_is_computed_beside_it_to_the_last_bit(e
     assert all(np.array_equal(again[last - w, many - k].logp_T, whole[w, k].logp_T) for w, k in whole)
 
 
-def test_two_runs_give_the_same_bytes(embedded: LoadedModel, rendered: tuple[list[int], list[list[int]]]) -> None:
-    scorer = Scorer(embedded)
-    first, again, afresh = (_score(s, *rendered) for s in (scorer, scorer, Scorer(embedded)))
+def test_two_runs_give_the_same_bytes(shallow: LoadedModel, rendered: tuple[list[int], list[list[int]]]) -> None:
+    scorer = Scorer(shallow)
+    first, again, afresh = (_score(s, *rendered) for s in (scorer, scorer, Scorer(shallow)))
     assert [f.tobytes() for f in first] == [a.tobytes() for a in again] == [a.tobytes() for a in afresh]
 
 
-def test_the_model_attends_as_before_when_its_scoring_is_over_or_broken_off(embedded: LoadedModel) -> None:
-    before = embedded.model.config._attn_implementation
-    scorer = Scorer(embedded)
+def test_the_model_attends_as_before_when_its_scoring_is_over_or_broken_off(shallow: LoadedModel) -> None:
+    before = shallow.model.config._attn_implementation
+    scorer = Scorer(shallow)
     batches = scorer.score(_family(1, 3, 60, [3, 90], 49152))
     next(batches)
     batches.close()
-    assert embedded.model.config._attn_implementation == before
+    assert shallow.model.config._attn_implementation == before
 
 
 def test_a_response_has_one_finite_negative_number_per_token(

@@ -13,10 +13,16 @@ import torch
 from safetensors.torch import load_file
 from tiny_adapters import Sizes, chat_folder, make_adapter, perturb, save
 
+from remid.data import mini_benchmark_paths, read_benchmark
 from remid.errors import ModelError
 from remid.lm.adapters import load_weights, new_adapters, read_estimator, stack, write_estimator
-from remid.lm.chain import WEIGHTS
+from remid.lm.chain import BUILTIN, WEIGHTS
+from remid.lm.chat import ChatRenderer
 from remid.lm.models import ModelSource, find_model, load_model
+from remid.lm.scoring import Scorer
+from remid.lm.work import Work
+from remid.pipeline.prompts import role_play_messages
+from remid.pipeline.traces import parse_trace
 
 #: What estimators here were trained on: without and with traces.
 ALONE: dict[str, Any] = {"trace_format": None, "trace_tokens": 20, "prompt_version": 1}
@@ -148,3 +154,24 @@ def test_an_estimator_that_is_none_is_refused(
         read_estimator(tmp_path / "estimator")
     with pytest.raises(ModelError, match="not an estimator written by remid train"):
         read_estimator(tmp_path / "stages" / "q2")
+
+
+def test_the_embedded_estimator_is_small_and_better_than_its_base_where_it_was_not_trained() -> None:
+    estimator = read_estimator(BUILTIN)
+    assert sum(file.stat().st_size for file in estimator.folder.rglob("*") if file.is_file()) < 10_000_000
+    source = find_model("builtin")
+    assert estimator.base.fingerprint == source.fingerprint
+    benchmark, _ = mini_benchmark_paths()
+    samples = [s for s in read_benchmark([benchmark]).test if s.shift == "id"][:6]
+    found = []
+    for under in (source, stack(source, estimator.q2)):
+        loaded = load_model(under, device="cpu")
+        renderer = ChatRenderer(loaded.tokenizer)
+        work = []
+        for sample in samples:
+            prompt = renderer.prompt_ids(role_play_messages(sample, parse_trace(sample.trace or "").features))
+            work.append(Work(tuple(prompt), (tuple(renderer.response_ids(sample.reference)),)))
+        scores = [one.logp_T for batch in Scorer(loaded).score(work) for one in batch]
+        found.append(sum(float(logp_T.sum()) for logp_T in scores if logp_T is not None))
+        assert len(scores) == len(samples)
+    assert found[1] > found[0] + 20  # nats over six references; 0.2 a token is 50

@@ -1,4 +1,4 @@
-"""A tiny benchmark, its run with the embedded model, and helpers that the tests of the pipeline and the CLI share."""
+"""A tiny benchmark, its run with a model of the tests, and helpers that the tests of the pipeline and the CLI share."""
 
 from __future__ import annotations
 
@@ -88,11 +88,11 @@ def write(path: Path, content: dict[str, list[dict[str, Any]]] | None = None) ->
 
 
 @contextmanager
-def reused(embedded: LoadedModel) -> Iterator[None]:
-    """Within it, whoever loads the embedded model or embedder gets the one that is loaded already."""
+def reused(model: LoadedModel) -> Iterator[None]:
+    """Within it, whoever loads the embedded model gets this one; the embedder is loaded once for all."""
     with pytest.MonkeyPatch.context() as patch:
         for module in ("lm.models", "pipeline.inspect"):
-            patch.setattr(f"remid.{module}.load_model", lambda source, **options: embedded)
+            patch.setattr(f"remid.{module}.load_model", lambda source, **options: model)
         patch.setattr("remid.lm.embed.Embedder", lambda source: _embedder())
         yield
 
@@ -136,11 +136,11 @@ class Tiny:
         return to
 
 
-def tiny_run(factory: pytest.TempPathFactory, embedded: LoadedModel) -> Tiny:
+def tiny_run(factory: pytest.TempPathFactory, model: LoadedModel) -> Tiny:
     """The run that all tests of a session share; made on the first call."""
     if "run" not in _kept:
         data = write(factory.mktemp("tiny") / "tiny.json")
-        with reused(embedded):
+        with reused(model):
             run = remid.evaluate(data, out=data.parent / "run", progress=False, **SETTINGS)
         _kept["run"] = Tiny(data, run)
     found: Tiny = _kept["run"]

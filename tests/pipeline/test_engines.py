@@ -14,7 +14,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "engine"))
 
 from openai_server import OpenAIServer
-from pipeline_tiny import POLICY, SETTINGS, Tiny, Told, stored, write
+from pipeline_tiny import POLICY, SETTINGS, Tiny, Told, reused, stored, write
 
 import remid
 from remid.data import read_benchmark
@@ -27,10 +27,10 @@ from remid.pipeline.respond import RespondConfig, respond
 
 
 @pytest.fixture
-def server(embedded: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A real server with the embedded model."""
+def server(shallow: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A real server with the tests' model."""
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    with OpenAIServer(embedded.model, embedded.tokenizer, "smollm2") as running:
+    with OpenAIServer(shallow.model, shallow.tokenizer, "smollm2") as running:
         yield running
 
 
@@ -99,13 +99,16 @@ def test_one_model_serves_a_whole_run(embedded: LoadedModel, monkeypatch: pytest
     assert len(loads) == 1
 
 
-def test_a_run_on_a_ray_cluster_ends_with_the_bytes_of_a_run_here(tmp_path: Path, tiny: Tiny, models: None) -> None:
+def test_a_run_on_a_ray_cluster_ends_with_the_bytes_of_a_run_here(tmp_path: Path, embedded: LoadedModel) -> None:
     few = {"negatives": 2, "device": "cpu", "limit": 3}
-    remid.evaluate(tiny.data, out=tmp_path / "here", progress=False, policies=(POLICY,), **few)
+    data = write(tmp_path / "data.json")
+    with reused(embedded):
+        remid.evaluate(data, out=tmp_path / "here", progress=False, policies=(POLICY,), **few)
     # A process of its own, since Ray connects once per process, and its own home: Ray leaves a token there, which other
     # Ray programs of the user would then ask for.
     home = {**os.environ, "HOME": str(tmp_path), "REMID_CACHE": str(cache_dir()), "COLUMNS": "200"}
-    command = [sys.executable, "-c", "from remid.cli import main; main()", "run", str(tiny.data), "--device", "cpu"]
+    home["RAY_worker_niceness"] = "0"  # else it waits for tests that run beside it
+    command = [sys.executable, "-c", "from remid.cli import main; main()", "run", str(data), "--device", "cpu"]
     command += ["--negatives", "2", "--limit", "3", "--policy", POLICY, "--out", str(tmp_path / "ray")]
     command += ["--engine", "ray", "--workers", "2"]
     done = subprocess.run(command, env=home, capture_output=True, text=True, check=False, timeout=600)

@@ -1,4 +1,4 @@
-"""A whole run with the embedded model and embedder: what it leaves behind, and what a second one costs."""
+"""A whole run with a small model and the embedder: what it leaves behind, and what a second one costs."""
 
 from __future__ import annotations
 

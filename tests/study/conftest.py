@@ -17,13 +17,13 @@ from remid.lm.models import LoadedModel
 
 
 @pytest.fixture(scope="session")
-def tiny(tmp_path_factory: pytest.TempPathFactory, embedded: LoadedModel) -> Tiny:
+def tiny(tmp_path_factory: pytest.TempPathFactory, shallow: LoadedModel) -> Tiny:
     """A finished run on the tiny benchmark, not to be changed."""
-    return tiny_run(tmp_path_factory, embedded)
+    return tiny_run(tmp_path_factory, shallow)
 
 
 @pytest.fixture
-def models(embedded: LoadedModel) -> Iterator[None]:
-    """Loading the embedded model and embedder costs nothing in this test."""
-    with reused(embedded):
+def models(shallow: LoadedModel) -> Iterator[None]:
+    """Loading the tests' model and the embedder costs nothing in this test."""
+    with reused(shallow):
         yield

@@ -1,4 +1,4 @@
-"""The trace study on the tiny benchmark, with the embedded model."""
+"""The trace study on the tiny benchmark, with the first layers of the embedded model."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def traced(path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def made(
-    tmp_path_factory: pytest.TempPathFactory, tiny: Tiny, embedded: LoadedModel
+    tmp_path_factory: pytest.TempPathFactory, tiny: Tiny, shallow: LoadedModel
 ) -> tuple[Path, dict[str, Any], list[str]]:
     """(folder, result, what was said) of a study in a copy of the plain run's folder."""
     folder = tiny.copy(tmp_path_factory.mktemp("study") / "run")
     data = traced(folder.parent / "traced.json")
     told = Told()
     config = make_config(data=(data,), traces="data", **SETTINGS)
-    with reused(embedded):
+    with reused(shallow):
         return folder, traces_study(config, folder, told, settings=CHOSEN), told.lines
 
 

@@ -52,8 +52,8 @@ Model = Annotated[str, typer.Option(help="Model: builtin, a local folder, or a h
 Estimator = Annotated[
     Path | None,
     typer.Option(
-        help="Folder of a trained estimator: scores with its q2, and where it was trained with traces writes them with "
-        "its q1. It names its base; --model says where that is."
+        help="Folder of a trained estimator, or builtin for the embedded one: scores with its q2, and where it was "
+        "trained with traces writes them with its q1. It names its base; --model says where that is."
     ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]

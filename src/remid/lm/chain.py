@@ -29,6 +29,8 @@ from remid.lm.models import ModelSource
 
 CONFIG, WEIGHTS, CHAIN = "adapter_config.json", "adapter_model.safetensors", "chain.json"
 ESTIMATOR = "estimator.json"
+#: Stands for the estimator that comes with remid, on the embedded model (lm/estimator).
+BUILTIN = Path("builtin")
 
 TraceFormat = Literal["compact", "full"]
 #: Of stored weights. They are loaded into float32 whatever it is, so they are the same numbers everywhere.
@@ -100,7 +102,12 @@ def read_chain(folder: Path) -> Chain:
 
 
 def read_estimator(folder: Path) -> Estimator:
-    """An estimator and the chains of its adapters. Raises ModelError where something is missing or unreadable."""
+    """An estimator and the chains of its adapters. folder: BUILTIN for the one that comes with remid.
+
+    Raises ModelError where something is missing or unreadable.
+    """
+    if folder == BUILTIN:
+        folder = Path(__file__).with_name("estimator")
     file = _read(folder / ESTIMATOR, _EstimatorFile, "not an estimator written by remid train")
     stacks: dict[str, tuple[Path, ...] | None] = {}
     about: dict[str, Any] = {"base": file.base.fingerprint, "trace_format": file.trace_format}

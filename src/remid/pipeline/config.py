@@ -21,8 +21,9 @@ class RunConfig(BaseModel):
     data: benchmark files. responses: JSONL files with policies' answers. mapping, taxonomy, group_by: see remid.data.
     policies: which of the policies to measure (None: all). limit: at most so many samples of each subset (None: all).
     model: estimator q(y|x,r): "builtin", a folder, or a hub id. max_tokens: context limit (None: the model's).
-    estimator: folder of a trained estimator (remid train). Its q2 scores, and its q1 writes traces, in the format and
-    length that it was trained on; model, where it is not "builtin", must be the base that it stands on.
+    estimator: folder of a trained estimator (remid train), "builtin" for the embedded one. Its q2 scores, and its q1
+    writes traces, in the format and length that it was trained on; model, where it is not "builtin", must be the base
+    that it stands on.
     score_server: address of an OpenAI-compatible server that scores; model is then its name for the model, and
     tokenizer the folder of that model's tokenizer.
     overflow: what to do with prompts that do not fit: leave the sample out, or drop the dialogue's oldest turns.
