@@ -44,6 +44,7 @@ def train_shared(config: TrainConfig, out: Path, progress: Progress) -> Path:
         trace_format=config.trace_format,
         trace_tokens=config.grpo.trace_tokens,
         prompt_version=PROMPT_VERSION,
+        dtype=config.adapter_dtype,
     )
     shutil.rmtree(scratch, ignore_errors=True)
     return estimator
