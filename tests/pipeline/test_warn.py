@@ -41,6 +41,7 @@ def result() -> Result:
         "missing": [{"what": "response", "n": 3}, {"what": "trace", "n": 0}],
         "scoring": {"n_dropped_turns": 0},
         "stopping": None,
+        "surface": [],
     }
 
 
@@ -179,3 +180,34 @@ def test_scoring_that_stopped_by_itself_says_how_much_it_scored_and_who_would_ne
     text = warn(changed(lambda made: made.update(stopping=stopping)))["stopped"]["text"]
     assert "0.5 nats/response, in 3 rounds: 25 of 40 samples" in text
     assert "1 of 2 reached it; all would with about 120 samples a side" in text
+
+
+def look(
+    policy: str, value: float, over: float | None, measure: str = "copied", source: str | None = "input"
+) -> Result:
+    """A row of `surface`, pooled over ID."""
+    about = {"policy": policy, "subset": None, "shift": "id", "measure": measure, "source": source, "value": value}
+    return about | {"over_reference": None if over is None else {"ci_low": over}}
+
+
+def test_information_above_the_reference_is_told_with_what_the_responses_look_like() -> None:
+    def above(made: Result) -> None:
+        CAUSES["above-reference"](made)
+        made["surface"] = [
+            look("one", 0.31, 0.2),
+            look("reference", 0.02, None),
+            look("one", 0.21, 0.1, source="last turn"),
+            look("reference", 0.01, None, source="last turn"),
+            look("one", 90.0, 20.0, "words", None),
+            look("reference", 36.0, None, "words", None),
+            look("one", 0.01, -0.01, "repeated", None),
+            look("reference", 0.01, None, "repeated", None),
+        ]
+
+    text = warn(changed(above))["above-reference"]["text"]
+    assert "takes 31% of its words in threes from the input (21% from the last turn), the references 2%" in text
+    assert "2.5 times as long as the references" in text
+    assert "repeats itself" not in text
+    bare = warn(changed(CAUSES["above-reference"]))["above-reference"]["text"]
+    assert "That is no merit" in bare
+    assert "copi" not in bare

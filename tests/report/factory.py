@@ -128,6 +128,7 @@ def make_result(
         for quantity in (("remi",) if shift == "id" else ("remi", "remid"))
         for names in [{"policy": first, "versus": second, "quantity": quantity, "subset": None, "shift": shift}]
     ]
+    result["surface"] = _surface(result, all_null)
     result["estimators"] = _estimators(result, fix)
     result["agreement"], result["disagreements"] = _agreement(result, disagreements or int(hostile))
     shifted = [place for place in places + pooled if place[0] != "id"] if n_id else []
@@ -197,6 +198,28 @@ def _contrast(rng: random.Random, value: float, count: int) -> dict[str, Any]:
         **row,
         **{"p_adjusted": p_adjusted, "significant": p_adjusted < 0.05, "n": count, "unit": "nats/response"},
     }
+
+
+def _surface(result: dict[str, Any], all_null: bool) -> list[dict[str, Any]]:
+    """Every policy copies a tenth of its words; the parrot all, which is more than the references."""
+    rows = []
+    places = dict.fromkeys((row["subset"], row["shift"]) for row in result["remi"])
+    for row in result["policies"]:
+        for subset, shift in places:
+            for measure, source, unit in (
+                ("words", None, "words"),
+                ("copied", "input", "share"),
+                ("run", "input", "words"),
+            ):
+                value = (1.0 if row["policy"] == "parrot" else 0.1) * (1 if unit == "share" else 40)
+                made = {"value": value, "stderr": 0.01, "ci_low": 0.98 * value, "ci_high": 1.01 * value}
+                over = {"value": value - 0.1, "ci_low": value - 0.12, "ci_high": value - 0.08, "p_value": 0.01, "n": 12}
+                if all_null:
+                    made, over = dict.fromkeys(made), dict.fromkeys(over)
+                head = {"policy": row["policy"], "subset": subset, "shift": shift, "measure": measure, "source": source}
+                tail = {"n": 12, "n_missing": 0, "unit": unit}
+                rows.append({**head, **made, **tail, "over_reference": None if row["policy"] == "reference" else over})
+    return rows
 
 
 def _estimators(result: dict[str, Any], fix: Any) -> list[dict[str, Any]]:

@@ -1,7 +1,8 @@
-"""Text from hostile files, made safe to print. Data may hold terminal commands, bidi marks and broken Unicode."""
+"""Text from hostile files: made safe to print, cut into words. Data may hold terminal commands and broken Unicode."""
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from typing import Any
 
@@ -11,6 +12,12 @@ _INVISIBLE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 
 #: Zero-width (non-)joiners spell words in Persian and the Indic scripts and glue emoji; they cannot reorder a line.
 _JOINERS = "\u200c\u200d"
+
+
+#: Written without spaces: Thai to Khmer, kana, Han. A character says about half as much as a word.
+UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+#: A word, with its apostrophes; in those scripts a sign.
+WORD = re.compile(rf"[{UNSPACED}]|(?:(?![{UNSPACED}])[^\W_])+(?:['’](?:(?![{UNSPACED}])[^\W_])+)*")
 
 
 def shown(text: str, limit: int = 80) -> str:

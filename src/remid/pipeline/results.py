@@ -22,6 +22,7 @@ from remid.pipeline.progress import Progress
 from remid.pipeline.score import Unit, text_key
 from remid.pipeline.shift import Shifts, embed_texts, needed_texts
 from remid.pipeline.store import Store
+from remid.pipeline.surface import surface_rows
 from remid.pipeline.warn import find_warnings
 
 SCHEMA_VERSION = 1
@@ -65,6 +66,7 @@ def make_result(
         "estimators": estimators,
         "agreement": agreement,
         "disagreements": disagreements,
+        "surface": surface_rows(subsets, answers, confidence),
         "bound": bounds,
         "divergence": divergences,
         "worst_case": measure.worst_rows(remid_list, bounds),

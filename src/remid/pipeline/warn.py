@@ -101,11 +101,39 @@ def _above_reference(result: dict[str, Any]) -> list[dict[str, Any]]:
         if found and found["ci_low"] is not None and found["ci_low"] > 0:
             text = (
                 f"{name} is more informative about its input than the reference on ID (R-EMI {found['value']:+.1f}, "
-                f"interval {found['ci_low']:+.1f} to {found['ci_high']:+.1f} nats/response, n {found['n']}). That is a "
-                "sign of copying or of length, not a merit."
+                f"interval {found['ci_low']:+.1f} to {found['ci_high']:+.1f} nats/response, n {found['n']}). "
+                f"That is no merit: {_seen(result, name)}"
             )
             rows.append(_row("above-reference", text, name))
     return rows
+
+
+def _seen(result: dict[str, Any], policy: str) -> str:
+    """What in its responses on ID would make them more predictable from their input than the references are."""
+    looks = {
+        (r["measure"], r["source"], r["policy"]): r
+        for r in result["surface"]
+        if r["shift"] == ID and r["subset"] is None and r["policy"] in (policy, "reference")
+    }
+
+    def pair(measure: str, source: str | None) -> tuple[float, float] | None:
+        own, theirs = looks.get((measure, source, policy)), looks.get((measure, source, "reference"))
+        if own is None or theirs is None or (own["over_reference"]["ci_low"] or 0) <= 0:
+            return None
+        return own["value"], theirs["value"]
+
+    said = []
+    if copied := pair("copied", "input"):
+        last = looks["copied", "last turn", policy]["value"]
+        said.append(
+            f"it takes {copied[0]:.0%} of its words in threes from the input ({last:.0%} from the last turn), the "
+            f"references {copied[1]:.0%}"
+        )
+    if (length := pair("words", None)) and length[1]:
+        said.append(f"its responses are {length[0] / length[1]:.1f} times as long as the references")
+    if repeated := pair("repeated", None):
+        said.append(f"it repeats itself in {repeated[0]:.0%} of them, the references in {repeated[1]:.0%}")
+    return f"{'; '.join(said)}." if said else "responses tied to their input more closely than a person's are stilted."
 
 
 def _floor_broken(result: dict[str, Any]) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ from typing import Any
 from remid.errors import StoreError
 from remid.report.agreement import estimator_view
 from remid.report.html import TEMPLATES, block, environment, flat, frame
+from remid.report.surface import surface_view
 from remid.report.verdict import confidence, make_verdict
 
 #: In the order in which they share one scope: the helpers first, what starts the page last.
@@ -67,6 +68,7 @@ def render_page(result: dict[str, Any], details: list[dict[str, Any]]) -> str:
             result=result,
             verdict=make_verdict(result),
             estimators=estimator_view(result),
+            surface=surface_view(result),
             confidence=confidence(result),
             **frame(_ours()),
             controls=CONTROLS,
@@ -80,8 +82,9 @@ def render_page(result: dict[str, Any], details: list[dict[str, Any]]) -> str:
 
 
 def _drawn(result: dict[str, Any]) -> dict[str, Any]:
-    """What the scripts need: other estimators stand in the page already, and their rows are many."""
-    return {key: rows for key, rows in result.items() if key not in {"estimators", "agreement", "disagreements"}}
+    """What the scripts need: these tables stand in the page already, and their rows are many."""
+    written = {"estimators", "agreement", "disagreements", "surface"}
+    return {key: rows for key, rows in result.items() if key not in written}
 
 
 def _ours() -> str:

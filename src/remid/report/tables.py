@@ -25,6 +25,8 @@ _TEXT |= {"what", "reason", "examples", "by_remid.subset", "by_bound.subset"}
 _WHOLE = {"n", "n_id", "n_ood", "n_distinct_id", "n_distinct_ood", "n_missing", "n_responses", "n_unscorable"}
 _TEXT |= {"estimator", "about", "level"}
 _WHOLE |= {"n_cells", "n_point", "n_interval", "n_opposed"}
+_TEXT |= {"measure", "source"}
+_WHOLE |= {"over_reference.n"}
 _FLAG = {"significant", "doubtful"} | BOUND_FLAGS
 _TEXT |= BOUND_TEXT
 
@@ -55,6 +57,10 @@ TABLES: dict[str, tuple[str, ...]] = {
     "disagreements": (
         *("estimator", "about", "quantity", "policy", "subset", "shift", "versus", "level"),
         *("value", "ci_low", "ci_high", "n", "unit", "club_value", "club_ci_low", "club_ci_high"),
+    ),
+    "surface": (
+        *("policy", "subset", "shift", "measure", "source", *_ESTIMATE, "n", "n_missing", "unit"),
+        *(f"over_reference.{key}" for key in ("value", "ci_low", "ci_high", "p_value", "n")),
     ),
     "bound": (
         *("policy", "subset", "shift", "value", "h_hat", "delta", "input_term", "reference_term"),

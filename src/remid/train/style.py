@@ -11,9 +11,8 @@ import statistics
 from collections import Counter
 from collections.abc import Sequence
 
-#: Written without spaces: Thai to Khmer, kana, Han. A character says about half as much as a word.
-UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
-TOKEN = re.compile(rf"[{UNSPACED}]|(?:(?![{UNSPACED}])[^\W_])+(?:['’](?:(?![{UNSPACED}])[^\W_])+)*")
+from remid.data.text import UNSPACED, WORD
+
 _ALONE = re.compile(rf"[{UNSPACED}]")
 
 _NAMES = {
@@ -79,7 +78,7 @@ _SIZES = (3, 6, 12, 20, 35, 60, 100, 160)
 
 def size_of(text: str) -> float:
     """Length in words; a character of a script without spaces counts half a word."""
-    tokens = TOKEN.findall(text)
+    tokens = WORD.findall(text)
     return len(tokens) - 0.5 * sum(bool(_ALONE.match(token)) for token in tokens)
 
 
@@ -132,11 +131,11 @@ def say(found: dict[str, str], slots: Sequence[str] | None = None) -> str:
 
 def _length(text: str, size: float, sentences: int) -> str:
     nearest = min(_SIZES, key=lambda known: abs(known - size) / (known + size))
-    tokens = TOKEN.findall(text)
+    tokens = WORD.findall(text)
     unspaced = 2 * sum(bool(_ALONE.match(token)) for token in tokens) > len(tokens)
     counted = "1 sentence" if sentences == 1 else f"{sentences} sentences" if sentences < 5 else "5 or more sentences"
     return f"{counted}, about {2 * nearest if unspaced else nearest} {'characters' if unspaced else 'words'}"
 
 
 def _sentences(text: str) -> int:
-    return max(1, sum(bool(TOKEN.search(part)) for part in _SENTENCE_ENDS.split(text)))
+    return max(1, sum(bool(WORD.search(part)) for part in _SENTENCE_ENDS.split(text)))

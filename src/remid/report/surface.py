@@ -1,0 +1,104 @@
+"""What responses look like from outside, for the page: copying, length, repetition, language, beside R-EMI.
+
+Runs made before this table existed have no such section.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from remid.report.sentence import Part, shift_name
+from remid.report.text import Row, decimals, half_width, interval, number, percent
+from remid.report.verdict import id_row
+
+#: (measure, source) of each column and its heading, in order.
+COLUMNS = {
+    ("words", None): "Words",
+    ("copied", "last turn"): "Copied from the last turn",
+    ("copied", "earlier turns"): "from earlier turns",
+    ("copied", "character"): "from the character",
+    ("copied", "user"): "from the user's persona",
+    ("copied", "input"): "from any of these",
+    ("run", "input"): "Longest stretch, words",
+    ("repeated", None): "Repeats itself",
+    ("language", None): "Language of the reference",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """value: as shown; apart: "more" or "less" where it differs from the reference's beyond its interval, else ""."""
+
+    value: str
+    interval: str
+    apart: str
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """One pooled shift. rows: (policy, kind, R-EMI or "", cells in the order of COLUMNS, None where there is none)."""
+
+    shift: str
+    name: tuple[Part, ...]
+    n: int
+    rows: tuple[tuple[str, str, str, tuple[Cell | None, ...]], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """headings: of the columns. tables: ID data first."""
+
+    headings: tuple[str, ...]
+    tables: tuple[Table, ...]
+
+
+def surface_view(result: Row) -> View | None:
+    """The section's content; None if the run has none."""
+    rows = [row for row in result.get("surface", []) if row["subset"] is None]
+    if not rows:
+        return None
+    shifts = sorted(dict.fromkeys(row["shift"] for row in rows), key=lambda shift: shift != "id")
+    return View(tuple(COLUMNS.values()), tuple(_table(result, rows, shift) for shift in shifts))
+
+
+def _table(result: Row, rows: list[Row], shift: str) -> Table:
+    found = {(row["policy"], row["measure"], row["source"]): row for row in rows if row["shift"] == shift}
+    kinds = {row["policy"]: row["kind"] for row in result["policies"]}
+    order = sorted(kinds, key=lambda policy: (policy != "reference", kinds[policy] != "model"))
+    made = []
+    for policy in order:
+        on_id = id_row(result, policy) if shift == "id" else None
+        told = "" if on_id is None or policy == "reference" else f"{_plain(on_id)} [{interval(on_id)}]"
+        cells = tuple(_cell(found.get((policy, *column))) for column in COLUMNS)
+        made.append((policy, kinds[policy], told, cells))
+    counts = [row["n"] + row["n_missing"] for row in found.values()]
+    name: tuple[Part, ...] = ("ID data",) if shift == "id" else shift_name(shift)
+    return Table(shift, name, max(counts, default=0), tuple(made))
+
+
+def _plain(row: Row) -> str:
+    half = half_width(row)
+    return number(row["value"], None if half is None else decimals(half))
+
+
+def _cell(row: Row | None) -> Cell | None:
+    if row is None or row["value"] is None:
+        return None
+    over: Any = row["over_reference"] or {}
+    low, high = over.get("ci_low"), over.get("ci_high")
+    known = low is not None and high is not None
+    apart = "more" if known and low > 0 else "less" if known and high < 0 else ""
+    low, high = row["ci_low"], row["ci_high"]
+    if row["unit"] == "share":
+        around = "" if low is None or high is None else f"{percent_of(max(low, 0))} to {percent_of(min(high, 1))}"
+        return Cell(percent_of(row["value"]), around, apart)
+    half = half_width(row)
+    places = min(1, decimals(half))
+    around = "" if low is None or high is None else f"{max(low, 0):.{places}f} to {high:.{places}f}"
+    return Cell(f"{row['value']:.{places}f}", around, apart)
+
+
+def percent_of(share: float) -> str:
+    """0.213 as "21%", and small ones with a decimal."""
+    return percent(round(share, 2 if share >= 0.1 else 3))
