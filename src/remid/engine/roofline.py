@@ -134,13 +134,16 @@ def useful(work: Sequence[Work], shape: Shape) -> Flop:
 
 def executed(work: Sequence[Work], shape: Shape, rows: int, block: int) -> Flop:
     """What the tree layout multiplies for these works, in passes of `rows` and blocks of `block`."""
-    from remid.lm.attention import width
+    from remid.lm.attention import padded_rows, width
 
-    tokens = keys = 0
+    step = _read_at_once(shape)
+    tokens = read = keys = 0
     for part in passes(work, arrange(work), rows, block):
-        tokens += len(part.ids) + (len(part.ids) == 1)
-        keys += sum((one.stop - one.start) * width(one) for one in part.blocks)
-    return _flop(shape, tokens, useful(work, shape).read, keys)
+        tokens += padded_rows(len(part.ids))
+        keys += sum(padded_rows(one.stop - one.start) * width(one) for one in part.blocks)
+        whole, rest = divmod(len(part.ends) + sum(len(work[w].continuations[k]) - 1 for _, w, k in part.answers), step)
+        read += whole * step + min(step, padded_rows(rest))
+    return _flop(shape, tokens, read, keys)
 
 
 def passes_of(work: Sequence[Work], rows: int, block: int) -> dict[str, int]:
@@ -159,26 +162,25 @@ def memory(
 
     What a task of many pairs holds besides (its token ids, its results until they are stored) is not in it.
     """
-    from remid.lm.attention import TILE, Path
+    from remid.lm.attention import MOST_ROWS, TILE, Path
     from remid.lm.cpu import PACKED_BYTES
-    from remid.lm.layouts import LOGITS
 
     columns = Path(longest_prompt, max(2 * block, longest_continuation), onednn=True).columns
     kv, group = shape.kv_heads * shape.head, shape.heads // shape.kv_heads
-    path = shape.layers * kv * 4 * (columns + -(-columns // TILE) * TILE)
+    # Keys, values in tiles, and the last tile laid out anew.
+    path = shape.layers * kv * 4 * (columns + -(-columns // TILE) * TILE + TILE)
     # Residual stream twice and its norm; queries, keys, values, their rotated copies and what attention gives; three
     # of the feed-forward width. Scores, weights, and a tile of weights laid out anew, of one key head.
     per_row = 3 * shape.hidden + 3 * shape.heads * shape.head + 4 * kv + 3 * shape.inner
-    scores = 3 * group * 2 * block * columns
+    scores = 3 * group * min(2 * block, MOST_ROWS) * columns
     masks = rows * (2 * block + 2 * ALIGN)
-    read = max(2, LOGITS // shape.vocabulary)
     packed = (shape.body + shape.vocabulary * shape.hidden) * 4
     return Memory(
         weights=shape.weights * shape.bytes,
         packed=packed if packed <= PACKED_BYTES else 0,
         path=lanes * path,
         activations=lanes * 4 * (rows * per_row + scores + masks),
-        logits=lanes * 4 * 2 * read * shape.vocabulary,
+        logits=lanes * 4 * 2 * _read_at_once(shape) * shape.vocabulary,
     )
 
 
@@ -230,6 +232,12 @@ def _flop(shape: Shape, tokens: int, read: int, keys: int) -> Flop:
         last=2 * shape.vocabulary * shape.hidden * read,
         attention=4 * shape.layers * shape.heads * shape.head * keys,
     )
+
+
+def _read_at_once(shape: Shape) -> int:
+    from remid.lm.layouts import LOGITS
+
+    return max(2, LOGITS // shape.vocabulary)
 
 
 def _sum_to(count: int) -> int:

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from remid.errors import ModelError
 from remid.lm.tree import ALIGN, LeafBlock, Pass, PromptBlock
@@ -26,6 +27,11 @@ TREE = "remid_tree"
 TILE = 1024
 #: Key counts are multiples of this.
 _PAD = 64
+#: Row counts of products are multiples of this. oneDNN compiles kernels for every shape that it meets, half a megabyte
+#: each, and never forgets them: without it memory grew with the variety of lengths, 400 MB with eleven policies.
+ROWS = 16
+#: Rows that are weighed at once: fewer shapes again, and smaller tensors; half of it is slower.
+MOST_ROWS = 128
 
 
 def register() -> None:
@@ -73,15 +79,15 @@ class Running:
     def mask(self, number: int, window: int | None) -> tuple[int, Tensor]:
         """(first column, mask): what to add to the scores of block `number` from that column to the last; (R, columns).
 
-        Columns before the first are seen by every row.
+        Columns before the first are seen by every row, all of them by the rows that pad a block to a multiple of ROWS.
         """
         key = number, window
         if key not in self._masks:
             block = self.rows.blocks[number]
             make = _prompt_mask if isinstance(block, PromptBlock) else _leaf_mask
             first, seen = make(block, window)  # type: ignore[arg-type]
-            mask = torch.zeros(seen.shape)
-            mask.masked_fill_(~seen, -torch.inf)
+            mask = torch.zeros(padded_rows(len(seen)), seen.shape[1])
+            mask[: len(seen)].masked_fill_(~seen, -torch.inf)
             self._masks[key] = first, mask.to(self._device)
         return self._masks[key]
 
@@ -249,17 +255,27 @@ def attend(  # noqa: PLR0913, PLR0917 - transformers sets the signature
             )
         first, mask = remid.mask(number, window)
 
-        def weigh(scores: Tensor, first: int = first, mask: Tensor = mask, rows: int = stop - start) -> Tensor:
-            if softcap is not None:
-                scores = torch.tanh_(scores.div_(softcap)).mul_(softcap)
-            scores = scores.float()
-            scores.view(*scores.shape[:-2], group, rows, -1)[..., first:] += mask
-            return torch.softmax(scores, dim=-1)
+        for at in range(0, stop - start, MOST_ROWS):
+            count = min(MOST_ROWS, stop - start - at)
+            part = mask[at : at + MOST_ROWS]
 
-        rows = query[:, start:stop].reshape(kv_heads, -1, query.shape[-1])
-        mixed = layer.mix(rows, columns, edge, own, weigh)
-        out[0, start:stop] = mixed.view(heads, stop - start, -1).transpose(0, 1)
+            def weigh(scores: Tensor, first: int = first, part: Tensor = part) -> Tensor:
+                if softcap is not None:
+                    scores = torch.tanh_(scores.div_(softcap)).mul_(softcap)
+                scores = scores.float()
+                scores.view(*scores.shape[:-2], group, len(part), -1)[..., first:] += part
+                return torch.softmax(scores, dim=-1)
+
+            rows = query[:, start + at : start + at + count]
+            rows = functional.pad(rows, (0, 0, 0, len(part) - count)).reshape(kv_heads, -1, query.shape[-1])
+            mixed = layer.mix(rows, columns, edge, own, weigh).view(heads, len(part), -1)
+            out[0, start + at : start + at + count] = mixed[:, :count].transpose(0, 1)
     return out, None
+
+
+def padded_rows(count: int) -> int:
+    """Rows that a product of so many runs."""
+    return -(-count // ROWS) * ROWS
 
 
 def _padded(count: int) -> int:

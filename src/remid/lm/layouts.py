@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from remid.lm import attention
 from remid.lm.cpu import has_onednn
@@ -102,8 +103,8 @@ class Tree:
         self, part: Pass, work: Sequence[Work], path: attention.Path
     ) -> tuple[TokenLogProbs, dict[int, TokenLogProbs]]:
         """Log-probability of what follows each row (NaN where nothing does), and of all first tokens after each end."""
-        # A single row would take another way through the matrix products, and round otherwise.
-        spare = [0] * (len(part.ids) == 1)
+        # Few shapes (lm/attention.py), and never a single row, which would take another way and round otherwise.
+        spare = [0] * (attention.padded_rows(len(part.ids)) - len(part.ids))
         inputs = {
             "input_ids": torch.tensor([part.ids + spare], device=self._device),
             "position_ids": torch.tensor([part.positions + spare], device=self._device),
@@ -143,9 +144,10 @@ class Tree:
         hidden = self._model.base_model(**inputs).last_hidden_state[0]
         step = max(2, LOGITS // head.weight.shape[0])
         for at in range(0, len(rows), step):
-            picked = hidden[index[at : at + step]]
-            logits = head(picked.expand(2, -1) if len(picked) == 1 else picked)[: len(picked)]
-            yield at, torch.log_softmax(logits.float(), dim=-1)
+            count = min(step, len(rows) - at)
+            spare = min(step, attention.padded_rows(count)) - count
+            picked = functional.pad(hidden[index[at : at + step]], (0, 0, 0, spare))
+            yield at, torch.log_softmax(head(picked)[:count].float(), dim=-1)
 
 
 class Repeated:
