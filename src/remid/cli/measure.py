@@ -63,11 +63,13 @@ def demo(
     out: Annotated[Path, typer.Option(help="The run's folder.")] = Path("runs/demo"),
     quiet: Quiet = False,
 ) -> None:
-    """Run the whole measurement on the built-in model and benchmark, and leave a page to read."""
+    """Run the whole measurement on the built-in estimator and benchmark, and leave a page to read."""
     from remid.data import mini_benchmark_paths
+    from remid.lm.chain import BUILTIN
 
     benchmark, responses = mini_benchmark_paths()
-    _run_and_show([benchmark], out, quiet, responses=tuple(responses), traces="auto")
+    # The benchmark's own traces: written from the input alone, and worth more to q2 than the small q1's.
+    _run_and_show([benchmark], out, quiet, responses=tuple(responses), estimator=BUILTIN, traces="data")
 
 
 def run(

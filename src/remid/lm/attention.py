@@ -29,7 +29,7 @@ TILE = 1024
 _PAD = 64
 #: Row counts of products are multiples of this. oneDNN compiles kernels for every shape that it meets, half a megabyte
 #: each, and never forgets them: without it memory grew with the variety of lengths, 400 MB with eleven policies.
-ROWS = 16
+ROWS = 32
 #: Rows that are weighed at once: fewer shapes again, and smaller tensors; half of it is slower.
 MOST_ROWS = 128
 
