@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from pipeline_tiny import SETTINGS, Tiny, reused, tiny_run
 import remid
 from remid.errors import ConfigError, DataError, RemidError
 from remid.lm.models import LoadedModel
+from remid.pipeline.config import RunConfig, make_config
 
 
 @pytest.fixture
@@ -26,10 +28,20 @@ def tiny(tmp_path_factory: pytest.TempPathFactory, shallow: LoadedModel) -> Iter
         yield tiny_run(tmp_path_factory, shallow)
 
 
-@pytest.mark.parametrize("form", [str, Path, lambda path: [str(path)], lambda path: (path,)])
-def test_data_may_be_a_path_or_several_in_any_form(tiny: Tiny, tmp_path: Path, form: Any) -> None:
+def test_the_same_call_gives_the_same_run(tiny: Tiny, tmp_path: Path) -> None:
     folder = tiny.copy(tmp_path / "run")
-    assert remid.evaluate(form(tiny.data), out=str(folder), progress=False, **SETTINGS).result == tiny.run.result
+    assert remid.evaluate(str(tiny.data), out=str(folder), progress=False, **SETTINGS).result == tiny.run.result
+
+
+@pytest.mark.parametrize("form", [str, Path, lambda path: [str(path)], lambda path: (path,)])
+def test_data_may_be_a_path_or_several_in_any_form(
+    tiny: Tiny, tmp_path: Path, form: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[RunConfig] = []
+    run = replace(tiny.run, folder=tiny.copy(tmp_path / "run"))
+    monkeypatch.setattr("remid.pipeline.run.execute", lambda config, *_: asked.append(config) or run)
+    assert remid.evaluate(form(tiny.data), out=tmp_path / "run", progress=False, **SETTINGS) == run
+    assert asked == [make_config(data=(tiny.data,), **SETTINGS)]
 
 
 def test_a_run_is_loaded_as_it_was_made(tiny: Tiny) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,7 @@ class Answer:
 
 
 Remid = Callable[..., Answer]
+_get_command = cache(typer.main.get_command)  # typer makes all commands anew for every call
 
 
 @pytest.fixture
@@ -60,6 +62,7 @@ def remid(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
     """Runs a command line in this process, through main()."""
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setenv("TERMINAL_WIDTH", "200")
+    monkeypatch.setattr("typer.main.get_command", _get_command)
 
     def call(*words: object) -> Answer:
         monkeypatch.setattr(sys, "argv", ["remid", *map(str, words)])

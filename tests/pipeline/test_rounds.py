@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +34,27 @@ class KilledError(Exception):
     """What stands for a kill between two transactions."""
 
 
+@cache
+def _model() -> LlamaForCausalLM:
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return LlamaForCausalLM(LlamaConfig(vocab_size=257, initializer_range=0.4, **sizes)).eval()
+
+
+@cache  # most tests look at the same pairs
+def _row(prompt: bytes, text: str) -> ScoreRow:
+    said = [*text.encode(), 256]
+    with torch.inference_mode():
+        logits_TV = _model()(torch.tensor([[*prompt, *said]])).logits[0, len(prompt) - 1 : -1]
+    logp_T = torch.log_softmax(logits_TV, -1)[torch.arange(len(said)), torch.tensor(said)].numpy()
+    return ScoreRow(len(said), float(logp_T.astype(np.float64).sum()), logp_T, None)
+
+
 class TinyModel:
     """A random causal model over bytes, which scores a plan's pairs prompt by prompt and counts them."""
 
     def __init__(self, store: Store, pairs_to_live: int | None = None) -> None:
-        sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            self._model = LlamaForCausalLM(LlamaConfig(vocab_size=257, initializer_range=0.4, **sizes)).eval()
         self._store, self._left = store, pairs_to_live
         self.pairs = 0
         self.rounds = 0
@@ -52,19 +66,12 @@ class TinyModel:
             texts = [text for text in unit.texts if (unit.key, text_key(text)) not in have]
             if not texts:
                 continue
-            prompt = [byte for message in unit.messages for byte in message.content.encode()][-60:]
-            rows = [(unit.key, text_key(text), self._row(prompt, text)) for text in texts]
+            prompt = b"".join(message.content.encode() for message in unit.messages)[-60:]
+            rows = [(unit.key, text_key(text), _row(prompt, text)) for text in texts]
             if self._left is not None and self.pairs + len(rows) > self._left:
                 raise KilledError
             self._store.add_scores(plan.scorer_id, {unit.key: PromptRow(len(prompt), 0, None)}, rows)
             self.pairs += len(rows)
-
-    def _row(self, prompt: list[int], text: str) -> ScoreRow:
-        said = [*text.encode(), 256]
-        with torch.inference_mode():
-            logits_TV = self._model(torch.tensor([prompt + said])).logits[0, len(prompt) - 1 : -1]
-        logp_T = torch.log_softmax(logits_TV, -1)[torch.arange(len(said)), torch.tensor(said)].numpy()
-        return ScoreRow(len(said), float(logp_T.astype(np.float64).sum()), logp_T, None)
 
 
 def benchmark(splits: tuple[str, ...] = tuple(SIZES)) -> dict[str, list[dict[str, Any]]]:

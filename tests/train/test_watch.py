@@ -140,7 +140,7 @@ healthy = st.builds(
 )
 
 
-@settings(max_examples=20, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(healthy, st.integers(0, 10**6))
 def test_healthy_runs_of_many_kinds_are_left_in_peace(how: Healthy, seed: int) -> None:
     named = [found for k in range(50) if (found := watch(run_records(seed + k, how)))]
