@@ -9,6 +9,7 @@ with 95% percentile intervals from 2,000 bootstrap draws over contexts (within s
 judge) and over models. Contributions phi_B stand for recomputed values: an item must not be paired with its own copy.
 
   python benchmarks/judge_agreement.py runs/mmrole --out agreement.json
+  python benchmarks/judge_agreement.py runs/untrained --after runs/trained --out agreement.json
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -32,22 +34,50 @@ DRAWS = 2000
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="folder of a finished run")
+    parser.add_argument("--after", type=Path, help="a run of the same samples with another estimator, compared with it")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    subsets = scored_subsets(args.run)
+    found = measured(args.run)
+    result = {"agreement": [row for row, _ in found["rows"]], "by_policy": found["by_policy"]}
+    if args.after is not None:
+        other = measured(args.after)
+        if other["samples"] != found["samples"]:
+            raise SystemExit(f"{args.after}: other samples than in {args.run}; they cannot be compared")
+        result["after"] = [row for row, _ in other["rows"]]
+        result["change"] = [
+            {"unit": row["unit"], "measure": row["measure"], **change(row, draws, later, later_draws)}
+            for (row, draws), (later, later_draws) in zip(found["rows"], other["rows"], strict=True)
+        ]
+    text = json.dumps(result, indent=1)
+    print(text)
+    if args.out:
+        args.out.write_text(text + "\n")
+
+
+def measured(run: Path) -> dict[str, Any]:
+    """rows: (figures, bootstrap draws) of each measure; by_policy; samples: ids, to see that two runs have the same."""
+    subsets = scored_subsets(run)
     policies = [name for name in subsets[0].scores if name not in CONTROLS]
     judged = {s.subset: judge_scores(s, policies) for s in subsets}
     rows = []
     for unit in UNITS:
         phi = {s.subset: contributions(s, policies, unit) for s in subsets}
         for measure, signed in (("R-EMI", True), ("-|R-EMI|", False)):
-            rows.append({"unit": unit, "measure": measure, **agreement(subsets, phi, judged, signed=signed)})
+            figures, draws_N2 = agreement(subsets, phi, judged, signed=signed)
+            rows.append(({"unit": unit, "measure": measure, **figures}, draws_N2))
     table = {
         p: {s.subset: mean_pair(phi_of(s, p), judged[s.subset][k]) for s in subsets} for k, p in enumerate(policies)
     }
-    print(json.dumps({"agreement": rows, "by_policy": table}, indent=1))
-    if args.out:
-        args.out.write_text(json.dumps({"agreement": rows, "by_policy": table}, indent=1) + "\n")
+    return {"rows": rows, "by_policy": table, "samples": [[x.sample_id for x in s.samples] for s in subsets]}
+
+
+def change(row: dict[str, Any], draws_N2: FloatArray, later: dict[str, Any], later_N2: FloatArray) -> dict[str, Any]:
+    """After minus before, with intervals: both runs were drawn with the same contexts and models each time."""
+    low_2, high_2 = np.nanpercentile(later_N2 - draws_N2, [2.5, 97.5], axis=0)
+    return {
+        f"{name}_change": [round(later[key] - row[key], 3), round(float(low_2[k]), 3), round(float(high_2[k]), 3)]
+        for k, (name, key) in enumerate((("models", "models_spearman"), ("cells", "cells_pearson")))
+    }
 
 
 def judge_scores(s: SubsetScores, policies: list[str]) -> FloatArray:
@@ -75,8 +105,8 @@ def mean_pair(phi_B: FloatArray, judged_B: FloatArray) -> dict[str, float]:
 
 def agreement(
     subsets: list[SubsetScores], phi: dict[str, FloatArray], judged: dict[str, FloatArray], *, signed: bool
-) -> dict[str, object]:
-    """Both correlations with their intervals."""
+) -> tuple[dict[str, Any], FloatArray]:
+    """Both correlations with their intervals, and their bootstrap draws (DRAWS, 2)."""
     names = [s.subset for s in subsets]
     id_name = next(s.subset for s in subsets if s.shift == ID)
     others = [name for name in names if name != id_name]
@@ -105,7 +135,7 @@ def agreement(
         ]
     )
     low, high = np.nanpercentile(draws, [2.5, 97.5], axis=0)
-    return {
+    figures = {
         "models_spearman": round(point[0], 3),
         "models_interval": [round(float(low[0]), 3), round(float(high[0]), 3)],
         "n_models": n_policies,
@@ -114,6 +144,7 @@ def agreement(
         "cells_interval": [round(float(low[1]), 3), round(float(high[1]), 3)],
         "n_cells": n_policies * len(others),
     }
+    return figures, draws
 
 
 if __name__ == "__main__":
