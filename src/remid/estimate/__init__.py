@@ -1,6 +1,7 @@
 """Information estimators, their uncertainty, divergences and the bound: pure functions of matrices."""
 
 from remid.estimate.bound import Bound, upper_bound
+from remid.estimate.copier import Copier, Split, copier_logp, split_information
 from remid.estimate.design import balanced_design
 from remid.estimate.divergence import Divergence, classifier_js, cross_fitted_logits, rjsd
 from remid.estimate.estimators import ceiling, infonce, infonce_tempered, interpolated, l1out, nwj, retrieval, smile
@@ -13,15 +14,18 @@ from remid.estimate.shares import divergence_shares
 __all__ = [
     "UNITS",
     "Bound",
+    "Copier",
     "Divergence",
     "Influence",
     "Side",
+    "Split",
     "balanced_design",
     "ceiling",
     "classifier_js",
     "club",
     "contrast",
     "contrast_scores",
+    "copier_logp",
     "cross_fitted_logits",
     "divergence_shares",
     "estimate",
@@ -40,5 +44,6 @@ __all__ = [
     "retrieval",
     "rjsd",
     "smile",
+    "split_information",
     "upper_bound",
 ]

@@ -1,0 +1,103 @@
+"""How much of a response's information copying explains: a speaker who does not know the input but may repeat it.
+
+A copy of the input is the most informative response there is, so information splits into what such a copier has too
+("repeated") and what it has not ("earned"):
+
+    log q(y|x) - log q(y)  =  [log q(y|x) - log c(y|x)]  +  [log c(y|x) - log q(y)]
+
+c is a hidden Markov model. Each token is either *free*, drawn as without the input, or the next token of a stretch of
+the input that is being copied. Every stretch costs the log of how many places it may begin at, so two words that happen
+to stand in the input explain nothing, and ten in a row explain nearly all of themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from remid.types import FloatArray, IntArray
+
+#: Stands between texts: no token.
+_GAP = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Copier:
+    """begin: probability that a token begins a copy, at any place of the input alike. stop: that a copy ends behind a
+    token; it ends with its text in any case. Neither matters much (docs/log.md, 2026-11-27)."""
+
+    begin: float = 0.02
+    stop: float = 0.2
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.begin < 1 and 0 <= self.stop <= 1):
+            raise ValueError(f"begin must lie in [0, 1) and stop in [0, 1], not {self.begin} and {self.stop}")
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """A response's information token by token, nats, both (T,): earned + repeated = log q(y|x) - log q(y)."""
+
+    earned_T: FloatArray
+    repeated_T: FloatArray
+
+
+def split_information(
+    response: Sequence[int],
+    own_T: FloatArray,
+    free_T: FloatArray,
+    sources: Sequence[Sequence[int]],
+    copier: Copier | None = None,
+) -> Split:
+    """What of a response's information is earned and what repeated.
+
+    response: T token ids. own_T: log q of each under its own input; free_T: the same without it, as under other inputs
+    (nats per token). sources: the input's texts as token ids; a copy does not run from one into the next.
+    Raises ValueError for lengths that differ.
+    """
+    copied_T = copier_logp(response, free_T, sources, copier)
+    if own_T.shape != free_T.shape:
+        raise ValueError(f"own_T and free_T must be alike, not {own_T.shape} and {free_T.shape}")
+    return Split(own_T - copied_T, copied_T - free_T)
+
+
+def copier_logp(
+    response: Sequence[int], free_T: FloatArray, sources: Sequence[Sequence[int]], copier: Copier | None = None
+) -> FloatArray:
+    """(T,) log c(y_t | x, y_<t) in nats, by the forward algorithm (Rabiner 1989): O(T) passes over the input.
+
+    Arguments as split_information's. An input without tokens leaves nothing to copy: free_T. Raises ValueError where
+    response and free_T differ in length.
+    """
+    if len(response) != len(free_T):
+        raise ValueError(f"{len(response)} tokens, but {len(free_T)} log-probabilities")
+    how = copier or Copier()
+    input_L = _joined(sources)
+    token_L = input_L != _GAP
+    places = int(token_L.sum())
+    if not places:
+        return np.array(free_T, dtype=np.float64)
+    enter_L = np.where(token_L, how.begin / places, 0.0)
+    free, ahead_L = 1.0, np.zeros(len(input_L))  # the last token was free; it was copied, and this place comes next
+    logp_T = np.empty(len(response))
+    for t, token in enumerate(response):
+        goes_on = (1 - how.stop) * float(ahead_L[token_L].sum())
+        left = float(ahead_L.sum()) - goes_on  # a copy stopped, or its text is over
+        copies_L = np.where(input_L == token, (1 - how.stop) * ahead_L + free * enter_L, 0.0)
+        said_freely = (free * (1 - how.begin) + left) * float(np.exp(free_T[t]))
+        both = said_freely + float(copies_L.sum())
+        if not both > 0:  # exp has run out of range: freely, since nothing copies it
+            logp_T[t] = free_T[t] + np.log(free * (1 - how.begin) + left)
+            free, ahead_L = 1.0, np.zeros(len(input_L))
+            continue
+        logp_T[t] = np.log(both)
+        free = said_freely / both
+        ahead_L = np.concatenate([[0.0], copies_L[:-1] / both])
+    return logp_T
+
+
+def _joined(sources: Sequence[Sequence[int]]) -> IntArray:
+    """All texts in a row, a gap behind each."""
+    return np.array([token for text in sources for token in (*text, _GAP)], dtype=np.int64)
