@@ -340,6 +340,30 @@ class Stopping(Strict):
     subsets: list[Extent]
 
 
+class OverReference(Strict):
+    value: Number | None
+    ci_low: Number | None
+    ci_high: Number | None
+    p_value: Chance | None
+    n: Count
+
+
+class Surface(Strict):
+    policy: str
+    subset: str | None
+    shift: str
+    measure: Literal["words", "repeated", "language", "copied", "run"]
+    source: Literal["last turn", "earlier turns", "character", "user", "input"] | None
+    value: Annotated[float, Field(ge=0)] | None
+    stderr: Number | None
+    ci_low: Number | None
+    ci_high: Number | None
+    n: Count
+    n_missing: Count
+    unit: Literal["words", "share"]
+    over_reference: OverReference | None
+
+
 class Result(Strict):
     """result.json."""
 
@@ -353,6 +377,7 @@ class Result(Strict):
     estimators: list[Estimator]
     agreement: list[Agreement]
     disagreements: list[Disagreement]
+    surface: list[Surface]
     bound: list[Bound]
     divergence: list[Divergence]
     worst_case: list[WorstCase]

@@ -175,7 +175,9 @@ def test_a_kill_while_writing_leaves_the_old_file_or_the_new_one(tmp_path: Path)
 
 def test_ctrl_c_ends_with_130_and_a_word_on_how_to_go_on(undisturbed: Sessions) -> None:
     run = Sessions(undisturbed.data, undisturbed.folder.with_name("stopped"))
-    command = [*REMID, *run.words]
+    # A shell starts what runs in the background deaf to Ctrl-C, and its children inherit that.
+    heed = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from remid.cli import main; main()"
+    command = [sys.executable, "-c", heed, *run.words]
     with run.log.open("w") as log, subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log) as process:
         try:
             start = time.monotonic()
