@@ -15,14 +15,14 @@ from remid.report.verdict import id_row
 #: (measure, source) of each column and its heading, in order.
 COLUMNS = {
     ("words", None): "Words",
-    ("copied", "last turn"): "Copied from the last turn",
-    ("copied", "earlier turns"): "from earlier turns",
-    ("copied", "character"): "from the character",
-    ("copied", "user"): "from the user's persona",
-    ("copied", "input"): "from any of these",
-    ("run", "input"): "Longest stretch, words",
-    ("repeated", None): "Repeats itself",
-    ("language", None): "Language of the reference",
+    ("copied", "last turn"): "Copied: last turn",
+    ("copied", "earlier turns"): "earlier turns",
+    ("copied", "character"): "character",
+    ("copied", "user"): "user",
+    ("copied", "input"): "any of these",
+    ("run", "input"): "Longest run",
+    ("repeated", None): "Repeats",
+    ("language", None): "Same language",
 }
 
 
