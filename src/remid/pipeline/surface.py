@@ -58,8 +58,8 @@ def surface_rows(
     for policy in subsets[0].scores:
         for number, look in enumerate(_LOOKS):
             for row_cell, apart in zip(
-                cells(subsets, _values(seen, policy, number, look.unit)),
-                cells(subsets, _differences(seen, policy, number, look.unit)),
+                cells(subsets, _of(seen, policy, number, look.unit)),
+                cells(subsets, _of(seen, policy, number, look.unit, minus=REFERENCE)),
                 strict=True,
             ):
                 made = numbers(estimate_of(row_cell, confidence))
@@ -121,15 +121,17 @@ def _sources(sample: Sample) -> dict[str, Source]:
 Tables = Mapping[tuple[str, str], FloatArray]
 
 
-def _values(seen: Tables, policy: str, number: int, unit: str) -> Callable[[SubsetScores], Influence]:
-    return lambda s: _influence(seen[s.subset, policy][:, number], unit)
+def _of(
+    seen: Tables, policy: str, number: int, unit: str, minus: str | None = None
+) -> Callable[[SubsetScores], Influence]:
+    """One measure of a policy by subset, less another policy's on the same samples."""
 
+    def influence(s: SubsetScores) -> Influence:
+        phi_B = seen[s.subset, policy][:, number]
+        if minus is not None:
+            phi_B = phi_B - seen[s.subset, minus][:, number]
+        n = int(np.isfinite(phi_B).sum())
+        value = float(np.nanmean(phi_B)) if n else float("nan")
+        return Influence(value, phi_B, n, phi_B.size - n, unit, np.zeros(phi_B.size, dtype=np.int64))
 
-def _differences(seen: Tables, policy: str, number: int, unit: str) -> Callable[[SubsetScores], Influence]:
-    return lambda s: _influence(seen[s.subset, policy][:, number] - seen[s.subset, REFERENCE][:, number], unit)
-
-
-def _influence(phi_B: FloatArray, unit: str) -> Influence:
-    n = int(np.isfinite(phi_B).sum())
-    value = float(np.nanmean(phi_B)) if n else float("nan")
-    return Influence(value, phi_B, n, phi_B.size - n, unit, np.zeros(phi_B.size, dtype=np.int64))
+    return influence

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from remid.report.sentence import Part, shift_name
-from remid.report.text import Row, decimals, half_width, interval, number, percent
+from remid.report.text import Row, decimals, estimate, half_width, interval, percent
 from remid.report.verdict import id_row
 
 #: (measure, source) of each column and its heading, in order.
@@ -69,17 +69,12 @@ def _table(result: Row, rows: list[Row], shift: str) -> Table:
     made = []
     for policy in order:
         on_id = id_row(result, policy) if shift == "id" else None
-        told = "" if on_id is None or policy == "reference" else f"{_plain(on_id)} [{interval(on_id)}]"
+        told = "" if on_id is None or policy == "reference" else f"{estimate(on_id)} [{interval(on_id)}]"
         cells = tuple(_cell(found.get((policy, *column))) for column in COLUMNS)
         made.append((policy, kinds[policy], told, cells))
     counts = [row["n"] + row["n_missing"] for row in found.values()]
     name: tuple[Part, ...] = ("ID data",) if shift == "id" else shift_name(shift)
     return Table(shift, name, max(counts, default=0), tuple(made))
-
-
-def _plain(row: Row) -> str:
-    half = half_width(row)
-    return number(row["value"], None if half is None else decimals(half))
 
 
 def _cell(row: Row | None) -> Cell | None:
