@@ -43,7 +43,7 @@ class Scores:
     trace was written that follows the format; None as a whole: none was asked for. trace_tokens: mean length of core
     features. best: what was kept. seconds: of this arm's own training, and of scoring. examples: some traces.
     cold_start: the run whose cold start this one took over, None where it made its own. without, hindsight: log q
-    under the same q2 without a trace, and with one made by somebody who knows the reference; None without reasoning.
+    under the same q2 without a trace, and with one of the kind that it was trained on; None without reasoning.
     """
 
     sample_ids: tuple[str, ...]
@@ -278,7 +278,7 @@ def _pair(one_SI: FloatArray, other_SI: FloatArray, tokens_SI: FloatArray, confi
 def _reading(scores: Sequence[Scores], kept_I: NDArray[np.bool_], confidence: float) -> Row:
     """log q with a trace minus log q without, under the same q2, nats per response.
 
-    own: with what q1 wrote from the input. hindsight: with what somebody who knows the reference would write. The
+    own: with what q1 wrote from the input. hindsight: with one of the kind that q2 was trained on. The
     second asks whether q2 reads, the first whether what q1 writes is worth reading. Items without are left out.
     """
     own_SI, without_SI, hindsight_SI = (

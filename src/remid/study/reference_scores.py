@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -55,35 +56,32 @@ def reference_scores(
     if estimator.q1 is not None:
         texts = _traces(model, loaded, renderer, samples, estimator, folder=written, progress=progress)
     features = [None if texts is None else parse_trace(texts.get(s.sample_id, "")).features for s in samples]
-    ways = [features]
-    if texts is not None:
-        ways += [[None] * len(samples), _hindsight(samples, config)]
-    every = [[reference_pair(sample, own, renderer) for sample, own in zip(samples, way, strict=True)] for way in ways]
+    ways = [[reference_pair(sample, own, renderer) for sample, own in zip(samples, features, strict=True)]]
+    if texts is not None:  # the same without a trace, and with one of the kind that q2 was trained on
+        given = zip(samples, _like_training(samples, config), strict=True)
+        ways.append([reference_pair(sample, None, renderer) for sample in samples])
+        ways.append([None if other is None else reference_pair(sample, other, renderer) for sample, other in given])
     scorer = AdapterScorer(model, loaded, min(config.max_tokens, loaded.max_length))
-    with progress.stage("scoring references", sum(pair is not None for pairs in every for pair in pairs)) as step:
-        scored = scorer.score("q2", [pair for pairs in every for pair in pairs], step)
-    nats = [None if one is None else one.nats for one in scored]
-    pairs, found = every[0], nats[: len(samples)]
-    without, hindsight = nats[len(samples) : 2 * len(samples)], nats[2 * len(samples) :]
-    if texts is not None:  # without one there is nothing to compare with
-        hindsight = [value if way is not None else None for value, way in zip(hindsight, ways[2], strict=True)]
+    with progress.stage("scoring references", sum(pair is not None for pairs in ways for pair in pairs)) as step:
+        scored = iter(scorer.score("q2", [pair for pairs in ways for pair in pairs], step))
+    nats = [tuple(None if one is None else one.nats for one in islice(scored, len(samples))) for _ in ways]
     lengths = [len(loaded.tokenizer(f, add_special_tokens=False)["input_ids"]) for f in features if f is not None]
     return Scores(
         tuple(sample.sample_id for sample in samples),
-        tuple(found),
-        tuple(None if pair is None else len(pair.completion) for pair in pairs),
+        nats[0],
+        tuple(None if pair is None else len(pair.completion) for pair in ways[0]),
         None if texts is None else tuple(f is not None for f in features),
         sum(lengths) / len(lengths) if lengths else None,
         best,
         time.perf_counter() - begin,
         tuple((s.sample_id, texts.get(s.sample_id, "")) for s in samples[:6]) if texts is not None else (),
-        without=tuple(without) if texts is not None else None,
-        hindsight=tuple(hindsight) if texts is not None else None,
+        without=nats[1] if texts is not None else None,
+        hindsight=nats[2] if texts is not None else None,
     )
 
 
-def _hindsight(samples: Sequence[Sample], config: TrainConfig) -> list[str | None]:
-    """Core features of each sample as a training sample would have them: made by somebody who knows its reference.
+def _like_training(samples: Sequence[Sample], config: TrainConfig) -> list[str | None]:
+    """Core features of each sample from where training samples have theirs: the data, or the extractive rule.
 
     None where there are none; for all samples where a model wrote the traces, which is not asked again.
     """

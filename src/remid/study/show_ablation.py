@@ -126,11 +126,11 @@ def _readings(result: dict[str, Any]) -> Section:
         return Table(f"{caption}, nats/response; items: {items}", ("Arm", *shifts), tuple(rows))
 
     text = (
-        "The same q2, with a trace and without one. What a trace by somebody who knows the reference gives says "
-        "whether q2 reads traces at all; what q1's own gives, whether q1 finds in the input what is worth reading."
+        "The same q2, with a trace and without one. What a trace from where training had its own gives (an author, or "
+        "a rule that sees the reference) says whether q2 reads at all; what q1's gives, whether q1 has anything to say."
     )
     own = table("own", "log q with q1's own trace minus log q without a trace")
-    hindsight = table("hindsight", "log q with a trace made from the reference minus log q without a trace")
+    hindsight = table("hindsight", "log q with a trace like those of training minus log q without a trace")
     return Section("Does q2 read, and does q1 write what is worth reading?", text, tables=(hindsight, own))
 
 
