@@ -5,6 +5,7 @@ from remid.estimate.copier import Copier, Split, copier_logp, split_information
 from remid.estimate.design import balanced_design
 from remid.estimate.divergence import Divergence, classifier_js, cross_fitted_logits, rjsd
 from remid.estimate.estimators import ceiling, infonce, infonce_tempered, interpolated, l1out, nwj, retrieval, smile
+from remid.estimate.gap import Gap, Paired, Told, gap_bound, gap_difference, gap_estimate, measure_gap, paired, together
 from remid.estimate.inference import contrast, estimate, pool, remid
 from remid.estimate.information import UNITS, Influence, club, contrast_scores, in_unit, remi
 from remid.estimate.multiple import holm
@@ -16,9 +17,12 @@ __all__ = [
     "Bound",
     "Copier",
     "Divergence",
+    "Gap",
     "Influence",
+    "Paired",
     "Side",
     "Split",
+    "Told",
     "balanced_design",
     "ceiling",
     "classifier_js",
@@ -29,13 +33,18 @@ __all__ = [
     "cross_fitted_logits",
     "divergence_shares",
     "estimate",
+    "gap_bound",
+    "gap_difference",
+    "gap_estimate",
     "holm",
     "in_unit",
     "infonce",
     "infonce_tempered",
     "interpolated",
     "l1out",
+    "measure_gap",
     "nwj",
+    "paired",
     "plugin_bounds",
     "pool",
     "remi",
@@ -45,5 +54,6 @@ __all__ = [
     "rjsd",
     "smile",
     "split_information",
+    "together",
     "upper_bound",
 ]
