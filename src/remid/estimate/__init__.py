@@ -5,7 +5,19 @@ from remid.estimate.copier import Copier, Split, copier_logp, split_information
 from remid.estimate.design import balanced_design
 from remid.estimate.divergence import Divergence, classifier_js, cross_fitted_logits, rjsd
 from remid.estimate.estimators import ceiling, infonce, infonce_tempered, interpolated, l1out, nwj, retrieval, smile
-from remid.estimate.gap import Gap, Paired, Told, gap_bound, gap_difference, gap_estimate, measure_gap, paired, together
+from remid.estimate.gap import (
+    Gap,
+    Paired,
+    Told,
+    draw_contexts,
+    gap_bound,
+    gap_difference,
+    gap_estimate,
+    measure_gap,
+    paired,
+    part_estimate,
+    together,
+)
 from remid.estimate.inference import contrast, estimate, pool, remid
 from remid.estimate.information import UNITS, Influence, club, contrast_scores, in_unit, remi
 from remid.estimate.multiple import holm
@@ -32,6 +44,7 @@ __all__ = [
     "copier_logp",
     "cross_fitted_logits",
     "divergence_shares",
+    "draw_contexts",
     "estimate",
     "gap_bound",
     "gap_difference",
@@ -45,6 +58,7 @@ __all__ = [
     "measure_gap",
     "nwj",
     "paired",
+    "part_estimate",
     "plugin_bounds",
     "pool",
     "remi",

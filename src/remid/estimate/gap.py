@@ -1,6 +1,6 @@
-"""The gap between a policy and the reference: information that it does not earn, and information that it only repeats.
+"""The gap between policy and reference: information that the policy does not earn, and what it only repeats.
 
-R-EMI adds both kinds of information up, so a parrot tops it. Here each has its own direction (docs/theory.md, "The gap"):
+R-EMI adds both kinds of information up, so a parrot tops it. Here each has its direction (docs/theory.md, "The gap"):
 
     missing = max(0, mean of the references' earned - mean of the policy's earned) / mean length of the references
     excess  = max(0, mean of the policy's repeated per token - mean of the references' repeated per token)
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 from scipy import special
@@ -31,8 +32,8 @@ RESAMPLES = 9_999
 class Told:
     """What each of B responses tells, all (B,), NaN where it is missing.
 
-    earned_B + repeated_B = log q(y|x) - log q(y), nats/response (estimate/copier.py). blind_B: -log q(y), how surprising
-    the response is without its input, nats/response. tokens_B: its length, end-of-turn token included.
+    earned_B + repeated_B = log q(y|x) - log q(y), nats/response (estimate/copier.py). blind_B: -log q(y), how
+    surprising the response is without its input, nats/response. tokens_B: its length, end-of-turn token included.
     """
 
     earned_B: FloatArray
@@ -88,6 +89,15 @@ class Gap:
         """The value of each resample."""
         return np.asarray(_cut(self.missing_R) + _cut(self.excess_R))
 
+    def sure_R(self, confidence: float) -> FloatArray:
+        """The value of each resample without a part whose own interval reaches 0.
+
+        What is cut off at 0 errs upwards near 0, so that the lower end of an interval must not count it there.
+        """
+        level = (1 - confidence) / 2
+        parts = [part_R for part_R in (self.missing_R, self.excess_R) if _quantile(part_R, level) > 0]
+        return np.asarray(sum((_cut(part_R) for part_R in parts), np.zeros_like(self.missing_R)))
+
 
 def paired(policy: Told, reference: Told, groups: Sequence[str] | None = None) -> Paired:
     """One subset's policy against its reference. groups: labels of contexts that are not independent.
@@ -101,9 +111,9 @@ def paired(policy: Told, reference: Told, groups: Sequence[str] | None = None) -
         over_B = policy.repeated_B / policy.tokens_B - reference.repeated_B / reference.tokens_B
     short_B = reference.earned_B - policy.earned_B
     here_B = np.isfinite(short_B) & np.isfinite(over_B) & np.isfinite(reference.tokens_B)
-    columns = (np.where(here_B, column, np.nan) for column in (short_B, over_B, reference.tokens_B))
+    short_B, over_B, length_B = (np.where(here_B, c, np.nan) for c in (short_B, over_B, reference.tokens_B))
     group_B = np.arange(n) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
-    return Paired(*columns, np.zeros(n, dtype=np.int64), np.ones(1), group_B.astype(np.int64))
+    return Paired(short_B, over_B, length_B, np.zeros(n, dtype=np.int64), np.ones(1), group_B.astype(np.int64))
 
 
 def together(parts: Sequence[Paired], whole: Sequence[int] | None = None) -> Paired:
@@ -113,56 +123,102 @@ def together(parts: Sequence[Paired], whole: Sequence[int] | None = None) -> Pai
     # A group that reaches into several subsets is one group per subset: subsets are drawn apart.
     starts = np.cumsum([0, *(int(part.group_B.max(initial=-1)) + 1 for part in parts[:-1])])
     group = [part.group_B + start for part, start in zip(parts, starts, strict=True)]
-    joined = [np.concatenate([getattr(part, name) for part in parts]) for name in ("short_B", "over_B", "length_B")]
-    return Paired(*joined, np.concatenate(stratum), sizes / sizes.sum(), np.concatenate(group))
+    return Paired(
+        np.concatenate([part.short_B for part in parts]),
+        np.concatenate([part.over_B for part in parts]),
+        np.concatenate([part.length_B for part in parts]),
+        np.concatenate(stratum),
+        sizes / sizes.sum(),
+        np.concatenate(group),
+    )
 
 
-def measure_gap(pairs: Paired, *, seed: int, resamples: int = RESAMPLES, confidence: float = 0.95) -> Gap:
-    """The gap of one cell. seed: the same for every policy of a cell, whose resamples then are of the same contexts.
+@dataclass(frozen=True, slots=True, eq=False)
+class Draws:
+    """Contexts drawn anew: weight_RB (1 + R, B), the first row the data as they are; df: contexts less subsets."""
+
+    weight_RB: FloatArray
+    df: float
+
+
+def draw_contexts(pairs: Paired, *, seed: int, resamples: int = RESAMPLES) -> Draws:
+    """Resamples of a cell's contexts, whole groups, subset by subset. One for all policies of a cell."""
+    rng, n = np.random.default_rng(seed), pairs.short_B.size
+    weight_RB, df = np.zeros((resamples + 1, n)), 0.0
+    for s, share in enumerate(pairs.share_S):
+        inside_B = pairs.stratum_B == s
+        labels, group_B = np.unique(pairs.group_B[inside_B], return_inverse=True)
+        if not labels.size:
+            continue
+        count_RG = rng.multinomial(labels.size, np.full(labels.size, 1 / labels.size), size=resamples)
+        drawn_RB = np.concatenate([np.ones((1, labels.size)), count_RG])[:, group_B]
+        weight_RB[:, inside_B] = share * drawn_RB / drawn_RB.sum(axis=1, keepdims=True)
+        df += labels.size - 1
+    return Draws(weight_RB, df)
+
+
+def measure_gap(pairs: Paired, draws: Draws, *, confidence: float = 0.95) -> Gap:
+    """The gap of one cell.
 
     Resamples lie farther from the estimate than drawing with replacement puts them, by sqrt(n / (n - 1)) and by the
     ratio of Student's and the normal quantile, without which intervals of small samples do not cover.
     """
-    weight_RB, df = _weights(pairs, np.random.default_rng(seed), resamples)
-    columns = (pairs.short_B, pairs.over_B, pairs.length_B)
     here_B = np.isfinite(pairs.short_B)
-    short_R, over_R, length_R = (weight_RB @ np.where(here_B, column, 0.0) for column in columns)
+    short_R, over_R, length_R, here_R = (
+        draws.weight_RB @ np.where(here_B, column, 0.0)
+        for column in (pairs.short_B, pairs.over_B, pairs.length_B, here_B.astype(np.float64))
+    )
+    df, tail = draws.df, (1 + confidence) / 2
     with np.errstate(invalid="ignore", divide="ignore"):
-        missing_R, excess_R = short_R / length_R, over_R / (weight_RB @ here_B.astype(np.float64))
-        widen = np.sqrt((df + 1) / df) * special.stdtrit(df, (1 + confidence) / 2) / special.ndtri((1 + confidence) / 2)
-    missing, excess = float(missing_R[0]), float(excess_R[0])  # the first "resample" is the data themselves
-    spread = [middle + widen * (drawn_R[1:] - middle) for middle, drawn_R in ((missing, missing_R), (excess, excess_R))]
-    return Gap(missing, excess, *spread, n=pairs.n, n_missing=pairs.short_B.size - pairs.n, df=df)
+        missing_R, excess_R = short_R / length_R, over_R / here_R
+        widen = np.sqrt((df + 1) / df) * special.stdtrit(df, tail) / special.ndtri(tail)
+    missing, excess = float(missing_R[0]), float(excess_R[0])
+    missing_R, excess_R = missing + widen * (missing_R[1:] - missing), excess + widen * (excess_R[1:] - excess)
+    return Gap(missing, excess, missing_R, excess_R, pairs.n, pairs.short_B.size - pairs.n, df)
 
 
 def gap_estimate(gap: Gap, confidence: float) -> Estimate:
     """The gap as a number with its interval, nats/token. No p-value: it cannot lie below 0."""
-    made = drawn_estimate(gap.value, gap.value_R, gap, confidence)
+    made = _estimate(gap.value, gap.sure_R(confidence), gap.value_R, gap, confidence)
     return replace(made, p_value=float("nan"))
+
+
+def part_estimate(gap: Gap, part: Literal["missing", "excess"], confidence: float) -> Estimate:
+    """One part with its sign, nats/token: below 0 the policy earns more, or repeats less, than the reference."""
+    drawn_R = getattr(gap, f"{part}_R")
+    return _estimate(getattr(gap, part), drawn_R, drawn_R, gap, confidence)
 
 
 def gap_difference(gap: Gap, other: Gap, confidence: float) -> Estimate:
     """gap - other, nats/token, p-value against 0 from the resamples: two policies on one cell, or one policy on two.
 
-    Resamples of one seed and cell are of the same contexts, so that a difference of policies is a paired one; cells
-    need seeds of their own, since their contexts are independent.
+    With the draws of one cell a difference of policies is a paired one; cells need draws of their own seeds, since their
+    contexts are independent. n: contexts of both.
     """
-    less = gap if gap.n <= other.n else other
-    made = drawn_estimate(gap.value - other.value, gap.value_R - other.value_R, less, confidence)
-    return replace(made, n=gap.n + other.n)
+    fewer = gap if gap.df <= other.df else other
+    low_R = gap.sure_R(confidence) - other.value_R
+    high_R = gap.value_R - other.sure_R(confidence)
+    made = _estimate(gap.value - other.value, low_R, high_R, fewer, confidence)
+    return replace(made, n=gap.n + other.n, n_missing=gap.n_missing + other.n_missing)
 
 
-def drawn_estimate(value: float, drawn_R: FloatArray, of: Gap, confidence: float) -> Estimate:
-    """A value with the percentiles of its resamples. NaN where there are too few contexts to draw from."""
-    seen_R = drawn_R[np.isfinite(drawn_R)]
-    if of.df < 1 or seen_R.size < 0.95 * drawn_R.size:
+def _estimate(value: float, low_R: FloatArray, high_R: FloatArray, of: Gap, confidence: float) -> Estimate:
+    """A value between percentiles of its resamples, NaN where there are too few contexts to draw from."""
+    level = (1 - confidence) / 2
+    low, high = _quantile(low_R, level), _quantile(high_R, 1 - level)
+    if of.df < 1 or not np.isfinite([value, low, high]).all():
         nan = float("nan")
         return Estimate(value, nan, nan, nan, of.n, of.n_missing, of.df, GAP_UNIT, nan)
-    low, high = np.quantile(seen_R, [(1 - confidence) / 2, (1 + confidence) / 2])
-    tails = min(np.sum(seen_R <= 0), np.sum(seen_R >= 0))
-    p_value = min(1.0, 2 * (float(tails) + 1) / (seen_R.size + 1))
-    spread = float(seen_R.std())
-    return Estimate(value, spread, float(low), float(high), of.n, of.n_missing, of.df, GAP_UNIT, p_value)
+    tails = float(min(np.sum(~(low_R > 0)), np.sum(~(high_R < 0))))
+    p_value = min(1.0, 2 * (tails + 1) / (low_R.size + 1))
+    spread = float(np.nanstd(np.concatenate([low_R, high_R])))
+    return Estimate(value, spread, low, high, of.n, of.n_missing, of.df, GAP_UNIT, p_value)
+
+
+def _quantile(drawn_R: FloatArray, level: float) -> float:
+    """NaN where more than a twentieth of the resamples drew nothing that is there."""
+    seen_R = drawn_R[np.isfinite(drawn_R)]
+    return float(np.quantile(seen_R, level)) if seen_R.size >= max(0.95 * drawn_R.size, 1) else float("nan")
 
 
 def gap_bound(on_id: Paired, length_ood: float, t: float) -> float:
@@ -183,20 +239,3 @@ def gap_bound(on_id: Paired, length_ood: float, t: float) -> float:
 
 def _cut(part: FloatArray | float) -> FloatArray:
     return np.maximum(part, 0.0)
-
-
-def _weights(pairs: Paired, rng: np.random.Generator, resamples: int) -> tuple[FloatArray, float]:
-    """(1 + R, B) weights of contexts, the first row the data as they are, and degrees of freedom."""
-    n = pairs.short_B.size
-    weight_RB, df = np.zeros((resamples + 1, n)), 0.0
-    for s, share in enumerate(pairs.share_S):
-        inside_B = pairs.stratum_B == s
-        labels, group_B = np.unique(pairs.group_B[inside_B], return_inverse=True)
-        if not labels.size:
-            continue
-        count_RG = rng.multinomial(labels.size, np.full(labels.size, 1 / labels.size), size=resamples)
-        count_RG = np.concatenate([np.ones((1, labels.size)), count_RG])
-        drawn = count_RG[:, group_B]
-        weight_RB[:, inside_B] = share * drawn / drawn.sum(axis=1, keepdims=True)
-        df += labels.size - 1
-    return weight_RB, df
