@@ -192,8 +192,8 @@ def part_estimate(gap: Gap, part: Literal["missing", "excess"], confidence: floa
 def gap_difference(gap: Gap, other: Gap, confidence: float) -> Estimate:
     """gap - other, nats/token, p-value against 0 from the resamples: two policies on one cell, or one policy on two.
 
-    With the draws of one cell a difference of policies is a paired one; cells need draws of their own seeds, since their
-    contexts are independent. n: contexts of both.
+    With the draws of one cell a difference of policies is a paired one; cells need draws of their own seeds, since
+    their contexts are independent. n: contexts of both.
     """
     fewer = gap if gap.df <= other.df else other
     low_R = gap.sure_R(confidence) - other.value_R
