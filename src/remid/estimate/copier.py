@@ -12,15 +12,12 @@ to stand in the input explain nothing, and ten in a row explain nearly all of th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from remid.types import FloatArray, IntArray
-
-#: Stands between texts: no token.
-_GAP = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,17 +41,40 @@ class Split:
     repeated_T: FloatArray
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Copyable:
+    """An input's texts, ready to be copied from: where each token stands. Made once for all responses to an input."""
+
+    place_token: Mapping[int, IntArray]
+    ends: IntArray
+    places: int
+
+    @classmethod
+    def of(cls, texts: Sequence[Sequence[int]]) -> Copyable:
+        """texts: token ids; a copy does not run from one text into the next, since a gap stands behind each."""
+        where: dict[int, list[int]] = {}
+        ends, at = [], 0
+        for text in texts:
+            for token in text:
+                where.setdefault(token, []).append(at)
+                at += 1
+            ends.append(at)
+            at += 1
+        made = {token: np.array(places, dtype=np.int64) for token, places in where.items()}
+        return cls(made, np.array(ends, dtype=np.int64), at - len(ends))
+
+
 def split_information(
     response: Sequence[int],
     own_T: FloatArray,
     free_T: FloatArray,
-    sources: Sequence[Sequence[int]],
+    sources: Copyable | Sequence[Sequence[int]],
     copier: Copier | None = None,
 ) -> Split:
     """What of a response's information is earned and what repeated.
 
     response: T token ids. own_T: log q of each under its own input; free_T: the same without it, as under other inputs
-    (nats per token). sources: the input's texts as token ids; a copy does not run from one into the next.
+    (nats per token). sources: the input's texts as token ids.
     Raises ValueError for lengths that differ.
     """
     copied_T = copier_logp(response, free_T, sources, copier)
@@ -64,40 +84,42 @@ def split_information(
 
 
 def copier_logp(
-    response: Sequence[int], free_T: FloatArray, sources: Sequence[Sequence[int]], copier: Copier | None = None
+    response: Sequence[int],
+    free_T: FloatArray,
+    sources: Copyable | Sequence[Sequence[int]],
+    copier: Copier | None = None,
 ) -> FloatArray:
-    """(T,) log c(y_t | x, y_<t) in nats, by the forward algorithm (Rabiner 1989): O(T) passes over the input.
+    """(T,) log c(y_t | x, y_<t) in nats, by the forward algorithm (Rabiner 1989), O(T times how often a token stands).
 
     Arguments as split_information's. An input without tokens leaves nothing to copy: free_T. Raises ValueError where
     response and free_T differ in length.
     """
     if len(response) != len(free_T):
         raise ValueError(f"{len(response)} tokens, but {len(free_T)} log-probabilities")
-    how = copier or Copier()
-    input_L = _joined(sources)
-    token_L = input_L != _GAP
-    places = int(token_L.sum())
-    if not places:
+    how, source = copier or Copier(), sources if isinstance(sources, Copyable) else Copyable.of(sources)
+    if not source.places:
         return np.array(free_T, dtype=np.float64)
-    enter_L = np.where(token_L, how.begin / places, 0.0)
-    free, ahead_L = 1.0, np.zeros(len(input_L))  # the last token was free; it was copied, and this place comes next
-    logp_T = np.empty(len(response))
+    enter = how.begin / source.places
+    # The last token was free; or it was copied, and its weight stands at the place that comes next.
+    free, ahead_L = 1.0, np.zeros(source.places + len(source.ends) + 1)
+    filled, logp_T = _NOWHERE, np.empty(len(response))
     for t, token in enumerate(response):
-        goes_on = (1 - how.stop) * float(ahead_L[token_L].sum())
-        left = float(ahead_L.sum()) - goes_on  # a copy stopped, or its text is over
-        copies_L = np.where(input_L == token, (1 - how.stop) * ahead_L + free * enter_L, 0.0)
+        copying = float(ahead_L[filled].sum())
+        goes_on = (1 - how.stop) * (copying - float(ahead_L[source.ends].sum()))
+        left = copying - goes_on  # a copy stopped, or its text is over
+        places = source.place_token.get(token, _NOWHERE)
+        copies = (1 - how.stop) * ahead_L[places] + free * enter
+        ahead_L[filled] = 0.0
         said_freely = (free * (1 - how.begin) + left) * float(np.exp(free_T[t]))
-        both = said_freely + float(copies_L.sum())
+        both = said_freely + float(copies.sum())
         if not both > 0:  # exp has run out of range: freely, since nothing copies it
             logp_T[t] = free_T[t] + np.log(free * (1 - how.begin) + left)
-            free, ahead_L = 1.0, np.zeros(len(input_L))
+            free, filled = 1.0, _NOWHERE
             continue
         logp_T[t] = np.log(both)
-        free = said_freely / both
-        ahead_L = np.concatenate([[0.0], copies_L[:-1] / both])
+        free, filled = said_freely / both, places + 1
+        ahead_L[filled] = copies / both
     return logp_T
 
 
-def _joined(sources: Sequence[Sequence[int]]) -> IntArray:
-    """All texts in a row, a gap behind each."""
-    return np.array([token for text in sources for token in (*text, _GAP)], dtype=np.int64)
+_NOWHERE: IntArray = np.zeros(0, dtype=np.int64)
