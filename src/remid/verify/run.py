@@ -55,16 +55,18 @@ class Sizes:
     stopping: int
     null_splits: int
     quick_text: bool
+    meaning_worlds: int
 
 
-QUICK = Sizes(20_000, 30, 60, 1_000, 120, 4, 250, (25, 100), 60, 200, True)
-FULL = Sizes(100_000, 120, 300, 4_000, 1_000, 12, 2_000, (25, 100, 400), 400, 200, False)
+QUICK = Sizes(20_000, 30, 60, 1_000, 120, 4, 250, (25, 100), 60, 200, True, 1_000)
+FULL = Sizes(100_000, 120, 300, 4_000, 1_000, 12, 2_000, (25, 100, 400), 400, 200, False, 10_000)
 
 
 def run_verify(*, full: bool, seed: int, progress: Progress) -> Row:
     """Run every check. Returns the content of verify.json: checks, and the rows behind them."""
     sizes = FULL if full else QUICK
     stages: Sequence[tuple[str, Callable[[Sizes, int], tuple[list[Check], Row]]]] = (
+        ("meaning", _meaning),
         ("bounds", _bounds),
         ("shares", _shares),
         ("estimators", _sides),
@@ -82,6 +84,42 @@ def run_verify(*, full: bool, seed: int, progress: Progress) -> Row:
             found.update(rows)
             step(1)
     return {"full": full, "seed": seed, "sizes": asdict(sizes), "checks": [asdict(c) for c in checks], **found}
+
+
+def _meaning(sizes: Sizes, seed: int) -> tuple[list[Check], Row]:
+    from remid.verify.meaning import UNPROVEN, meaning, violations
+
+    found = meaning(sizes.meaning_worlds, seed)
+    row = {row.policy: row for row in found.rows}
+    order = (
+        f"{found.told_right:,} of {found.n_told:,} worlds (in {found.n - found.n_told} more it only echoes); "
+        f"wrong character {100 * row[UNPROVEN].right:.2f}%; signed EMI in {found.emi_all_right:,}, "
+        f"the parrot first in {100 * row['parrot'].emi_first:.0f}%; without a copier {found.cross_all_right:,}"
+    )
+    mixed = [half for half in found.halves if half.kind == "mixture"]
+    halves = "; ".join(
+        f"{kind} {sum(h.right for h in found.halves if h.kind == kind):,} of {3 * found.n:,}"
+        for kind in ("mixture", "tempered")
+    )
+    held = [growth for growth in found.growth if not growth.fresh]
+    loose = [growth.ratio_median for growth in held if growth.n_ratio >= found.n / 10]
+    bound = (
+        f"{violations(found.growth)} violations by {len(held)} policies in {found.n:,} worlds; median bound / growth "
+        f"{min(loose):.1f} to {max(loose):.1f}"
+    )
+    claim = (
+        "the gap puts the reference first, noise in order, and parrot, generic, shuffled, other language and whoever "
+        "ignores a part above it in every world in which the reference does more than echo; wrong character in 99%"
+    )
+    ordered = found.told_right == found.n_told and row[UNPROVEN].right >= 0.99 and row["reference"].right == 1
+    checks = [
+        Check("the gap orders policies", claim, order, ordered),
+        Check("half-informed policies", "mixtures in order in every world", halves, all(h.right == h.n for h in mixed)),
+        Check("the gap's bound under a shift", "no violation, shared channels", bound, violations(found.growth) == 0),
+    ]
+    counts = {key: getattr(found, key) for key in ("n", "n_told", "all_right", "emi_all_right", "cross_all_right")}
+    tables = {key: _plain(getattr(found, key)) for key in ("rows", "copiers", "halves", "growth")}
+    return checks, {"meaning": {**counts, **tables, "copying": _plain([found.copying])[0]}}
 
 
 def _bounds(sizes: Sizes, seed: int) -> tuple[list[Check], Row]:
