@@ -364,6 +364,29 @@ class Surface(Strict):
     over_reference: OverReference | None
 
 
+class Kept(Strict):
+    value: Number | None
+    ci_low: Number | None
+    ci_high: Number | None
+
+
+class ComponentRow(Estimated):
+    policy: str
+    subset: str | None
+    shift: str
+    component: Component | Literal["all"]
+    quantity: Literal["replace", "shapley"]
+    p_value: Chance | None
+    n: Count
+    n_missing: Count
+    n_alike: Count
+    unit: Literal["nats/response"]
+    over_reference: OverReference | None
+    kept: Kept | None
+    p_adjusted: Chance | None
+    ignored: bool | None
+
+
 class Result(Strict):
     """result.json."""
 
@@ -378,6 +401,7 @@ class Result(Strict):
     agreement: list[Agreement]
     disagreements: list[Disagreement]
     surface: list[Surface]
+    components: list[ComponentRow]
     bound: list[Bound]
     divergence: list[Divergence]
     worst_case: list[WorstCase]

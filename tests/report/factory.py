@@ -129,6 +129,7 @@ def make_result(
         for names in [{"policy": first, "versus": second, "quantity": quantity, "subset": None, "shift": shift}]
     ]
     result["surface"] = _surface(result, all_null)
+    result["components"] = _components(result, all_null)
     result["estimators"] = _estimators(result, fix)
     result["agreement"], result["disagreements"] = _agreement(result, disagreements or int(hostile))
     shifted = [place for place in places + pooled if place[0] != "id"] if n_id else []
@@ -219,6 +220,32 @@ def _surface(result: dict[str, Any], all_null: bool) -> list[dict[str, Any]]:
                 head = {"policy": row["policy"], "subset": subset, "shift": shift, "measure": measure, "source": source}
                 tail = {"n": 12, "n_missing": 0, "unit": unit}
                 rows.append({**head, **made, **tail, "over_reference": None if row["policy"] == "reference" else over})
+    return rows
+
+
+def _components(result: dict[str, Any], all_null: bool) -> list[dict[str, Any]]:
+    """Everybody takes 4 nats from each part; the first model and the generic control nothing from the character."""
+    rows = []
+    places = dict.fromkeys((row["subset"], row["shift"]) for row in result["remi"])
+    models = [row["policy"] for row in result["policies"] if row["kind"] == "model"]
+    for row in result["policies"]:
+        for subset, shift in places:
+            for part in COMPONENTS:
+                ignored = part == "character" and row["policy"] in ("generic", *models[:1])
+                value = 0.1 if ignored else 4.0
+                made = {"value": value, "stderr": 0.5, "ci_low": value - 1, "ci_high": value + 1, "p_value": 0.01}
+                over = {"value": value - 4, "ci_low": value - 5.2, "ci_high": value - 2.8, "p_value": 0.01, "n": 12}
+                kept = {"value": value / 4, "ci_low": value / 4 - 0.2, "ci_high": value / 4 + 0.2}
+                if all_null:
+                    made, over, kept = dict.fromkeys(made), dict.fromkeys(over), dict.fromkeys(kept)
+                head = {"policy": row["policy"], "subset": subset, "shift": shift, "component": part}
+                tail = {"quantity": "replace", "n": 12, "n_missing": 0, "n_alike": 0, "unit": "nats/response"}
+                last = {"over_reference": over, "kept": kept, "p_adjusted": 0.02, "ignored": ignored}
+                if row["policy"] == "reference" or all_null:
+                    last |= {"p_adjusted": None, "ignored": None}
+                if row["policy"] == "reference":
+                    last |= {"over_reference": None, "kept": None}
+                rows.append({**head, **made, **tail, **last})
     return rows
 
 

@@ -34,6 +34,7 @@ from remid.cli.engine_options import (
 )
 from remid.cli.options import (
     ClusterBy,
+    Components,
     Confidence,
     Data,
     Device,
@@ -113,6 +114,19 @@ def run(
             "nats per response.",
         ),
     ] = None,
+    components: Annotated[
+        Components,
+        typer.Option(
+            help="Which part of the input a policy uses, and which it ignores. replace scores every response again "
+            "with another sample's user, character, dialogue: 3 more prompts per sample and partner, so 4 times the "
+            "prompts (and one more without trace, where traces are used). shapley also shares out the whole: 6 to "
+            "9 more."
+        ),
+    ] = Components.none,
+    component_partners: Annotated[
+        int,
+        typer.Option(min=1, help="With --components: other samples whose parts stand in. 2 cost twice as much."),
+    ] = 1,
     embedder: Annotated[str, typer.Option(help="builtin, or a sentence-transformers model.")] = "builtin",
     cluster_by: ClusterBy = None,
     confidence: Confidence = 0.95,
@@ -152,6 +166,8 @@ def run(
         "traces": traces.value,
         "trace_format": trace_format.value,
         "negatives": negatives,
+        "components": components.value,
+        "component_partners": component_partners,
         "embedder": embedder,
         "cluster_by": cluster_by,
         "confidence": confidence,

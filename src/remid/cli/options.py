@@ -32,6 +32,14 @@ class TraceFormat(StrEnum):
     full = "full"
 
 
+class Components(StrEnum):
+    """What is learnt about single parts of the input."""
+
+    none = "none"
+    one = "replace"  # `replace` would hide the method of str
+    shapley = "shapley"
+
+
 class DType(StrEnum):
     """Floating type of the weights."""
 

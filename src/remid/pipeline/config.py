@@ -12,6 +12,7 @@ from remid.errors import ConfigError
 Overflow = Literal["refuse", "drop-oldest"]
 TraceSource = Literal["auto", "none", "data", "model"]
 TraceFormat = Literal["full", "compact"]
+Components = Literal["none", "replace", "shapley"]
 DTypeName = Literal["auto", "float32", "bfloat16", "float16"]
 
 
@@ -31,6 +32,8 @@ class RunConfig(BaseModel):
     and with an estimator what it was trained on: those of its q1, or none.
     negatives: m of the balanced design. until_se: score in rounds until every R-EMID has this standard error in nats
     per response (None: all samples at once); negatives are then those of the first round.
+    components: also score each response with one part of the input replaced by another sample's (docs/components.md);
+    "shapley" adds shares that sum to the whole. component_partners: other samples whose parts stand in, per sample.
     cluster_by: metadata field (dotted path) whose equal values are not
     independent. permutations: label permutations behind each divergence.
     """
@@ -58,6 +61,8 @@ class RunConfig(BaseModel):
     trace_tokens: int = Field(default=96, ge=8)
     negatives: int = Field(default=4, ge=1)
     until_se: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    components: Components = "none"
+    component_partners: int = Field(default=1, ge=1)
     embedder: str = "builtin"
     permutations: int = Field(default=200, ge=20)
     cluster_by: str | None = None

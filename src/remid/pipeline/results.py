@@ -14,6 +14,7 @@ from remid.lm.embed import EmbedderSource
 from remid.pipeline import measure
 from remid.pipeline.agreement import agreement_rows, estimator_rows
 from remid.pipeline.bounds import bound_rows
+from remid.pipeline.components import component_rows, component_units
 from remid.pipeline.details import detail_rows
 from remid.pipeline.missing import Missing, find_missing
 from remid.pipeline.plan import Group, Plan
@@ -32,7 +33,7 @@ def make_result(
     plan: Plan, store: Store, embedder: EmbedderSource, progress: Progress
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """(result.json, details.json) of a plan whose pairs are all in the store. Embeds what is not embedded yet."""
-    config, groups, units = plan.config, plan.groups, plan.units
+    config, groups, units = plan.config, plan.groups, [*plan.units, *component_units(plan)]
     scored, prompts = store.scored(plan.scorer_id), store.prompts(plan.scorer_id)
     subsets = plan.subsets(store)
     answers = {g.subset: g.answers for g in groups}
@@ -67,6 +68,7 @@ def make_result(
         "agreement": agreement,
         "disagreements": disagreements,
         "surface": surface_rows(subsets, answers, confidence),
+        "components": component_rows(plan, subsets, scored),
         "bound": bounds,
         "divergence": divergences,
         "worst_case": measure.worst_rows(remid_list, bounds),

@@ -13,6 +13,7 @@ from typing import Any
 
 from remid.errors import DataError, Problem
 from remid.lm.embed import find_embedder
+from remid.pipeline.components import component_units
 from remid.pipeline.config import RunConfig
 from remid.pipeline.engines import EngineConfig, Engines, run_engines
 from remid.pipeline.measure import SubsetScores
@@ -49,6 +50,8 @@ def execute(config: RunConfig, folder: Path, progress: Progress, engine: EngineC
             plan = make_plan(config, store, engines, progress)
         with log.stage("scoring"):
             plan = score_plan(plan, store, engines, progress)
+            if parts := component_units(plan):
+                score_units(parts, store, plan.scorer_id, engines, config, progress)
         with log.stage("measuring"):
             result, details = make_result(plan, store, embedder, progress)
         # Still holding the folder, lest another process write its result between these two.

@@ -11,6 +11,7 @@ from typing import Any
 
 from remid.errors import StoreError
 from remid.report.agreement import estimator_view
+from remid.report.components import components_view
 from remid.report.html import TEMPLATES, block, environment, flat, frame
 from remid.report.surface import surface_view
 from remid.report.verdict import confidence, make_verdict
@@ -69,6 +70,7 @@ def render_page(result: dict[str, Any], details: list[dict[str, Any]]) -> str:
             verdict=make_verdict(result),
             estimators=estimator_view(result),
             surface=surface_view(result),
+            components=components_view(result),
             confidence=confidence(result),
             **frame(_ours()),
             controls=CONTROLS,
@@ -83,7 +85,7 @@ def render_page(result: dict[str, Any], details: list[dict[str, Any]]) -> str:
 
 def _drawn(result: dict[str, Any]) -> dict[str, Any]:
     """What the scripts need: these tables stand in the page already, and their rows are many."""
-    written = {"estimators", "agreement", "disagreements", "surface"}
+    written = {"estimators", "agreement", "disagreements", "surface", "components"}
     return {key: rows for key, rows in result.items() if key not in written}
 
 

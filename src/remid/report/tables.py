@@ -26,8 +26,8 @@ _WHOLE = {"n", "n_id", "n_ood", "n_distinct_id", "n_distinct_ood", "n_missing", 
 _TEXT |= {"estimator", "about", "level"}
 _WHOLE |= {"n_cells", "n_point", "n_interval", "n_opposed"}
 _TEXT |= {"measure", "source"}
-_WHOLE |= {"over_reference.n"}
-_FLAG = {"significant", "doubtful"} | BOUND_FLAGS
+_WHOLE |= {"over_reference.n", "n_alike"}
+_FLAG = {"significant", "doubtful", "ignored"} | BOUND_FLAGS
 _TEXT |= BOUND_TEXT
 
 _ESTIMATE = ("value", "stderr", "ci_low", "ci_high")
@@ -61,6 +61,11 @@ TABLES: dict[str, tuple[str, ...]] = {
     "surface": (
         *("policy", "subset", "shift", "measure", "source", *_ESTIMATE, "n", "n_missing", "unit"),
         *(f"over_reference.{key}" for key in ("value", "ci_low", "ci_high", "p_value", "n")),
+    ),
+    "components": (
+        *("policy", "subset", "shift", "component", "quantity", *_ESTIMATE, "p_value", "n", "n_missing", "n_alike"),
+        *("unit", *(f"over_reference.{key}" for key in ("value", "ci_low", "ci_high", "p_value", "n"))),
+        *("kept.value", "kept.ci_low", "kept.ci_high", "p_adjusted", "ignored"),
     ),
     "bound": (
         *("policy", "subset", "shift", "value", "h_hat", "delta", "input_term", "reference_term"),

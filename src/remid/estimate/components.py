@@ -1,0 +1,121 @@
+"""How much of a response's likelihood hangs on one component of its input: drops, their mean, the share that is kept.
+
+A drop is log q(y_i | x_i) less log q(y_i | x_i with a component of item j in place of its own), in nats per response;
+items lie along B, their partners j along m. Source: docs/components.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from remid.estimate.exact import orderings
+from remid.estimate.inference import Labels, contrast, estimate
+from remid.estimate.information import Influence
+from remid.types import FloatArray, IntArray
+
+UNIT = "nats/response"
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A ratio of two means with its interval; an end is NaN where the interval has no bound there."""
+
+    value: float
+    ci_low: float
+    ci_high: float
+
+
+def mean_drop(drop_Bm: FloatArray, partner_Bm: IntArray) -> Influence:
+    """Mean over items of each item's mean drop over its partners; nats per response.
+
+    drop_Bm: (B, m), NaN where a pair could not be scored. partner_Bm: (B, m), the item whose component stands in.
+    An item without any drop is left out. An item occurs in pairs as itself and as another's partner, so pairs that
+    share an item are not independent: the spread of phi_B is widened to the dyadic variance (Fafchamps and Gubert
+    2007), never narrowed. A component that makes every response unlikely then counts in full.
+    """
+    n = drop_Bm.shape[0]
+    known_Bm = np.isfinite(drop_Bm)
+    count_B = known_Bm.sum(axis=1)
+    used_B = count_B > 0
+    phi_B = np.full(n, np.nan)
+    phi_B[used_B] = np.where(known_Bm, drop_Bm, 0.0).sum(axis=1)[used_B] / count_B[used_B]
+    used = int(used_B.sum())
+    stratum_B = np.zeros(n, dtype=np.int64)
+    if not used:
+        return Influence(float("nan"), phi_B, 0, n, UNIT, stratum_B)
+    value = float(phi_B[used_B].mean())
+    wide_B = value + (phi_B - value) * _widening(drop_Bm, known_Bm, partner_Bm, count_B, value)
+    return Influence(float(np.nanmean(wide_B)), wide_B, used, n - used, UNIT, stratum_B)
+
+
+def _widening(
+    drop_Bm: FloatArray, known_Bm: npt.NDArray[np.bool_], partner_Bm: IntArray, count_B: IntArray, value: float
+) -> float:
+    """Root of the dyadic variance over the variance of independent items, at least 1.
+
+    Sum over pairs of pairs that share an item = sum over items of (all that the item is in) squared, less what that
+    counts twice: a pair with itself, and a pair i, j with j, i.
+    """
+    n = count_B.size
+    row_E, column_E = np.nonzero(known_Bm)
+    partner_E = partner_Bm[row_E, column_E]
+    part_E = (drop_Bm[row_E, column_E] - value) / count_B[row_E]
+    row_B = np.bincount(row_E, part_E, n)
+    sharing = float(np.sum((row_B + np.bincount(partner_E, part_E, n)) ** 2))
+    low_E, high_E = np.minimum(row_E, partner_E), np.maximum(row_E, partner_E)
+    _, edge_E = np.unique(low_E * n + high_E, return_inverse=True)
+    twice = float(np.sum(np.bincount(edge_E, part_E) ** 2))
+    plain = float(np.sum(row_B**2))
+    return float(np.sqrt(max(1.0, (sharing - twice) / plain))) if plain > 0 else 1.0
+
+
+def shapley(value: Mapping[frozenset[int], FloatArray]) -> FloatArray:
+    """(..., 3): each of three players' mean gain over the six orders; they sum to v(all) - v(none).
+
+    value: v of each of the eight sets of players 0, 1, 2, any one shape. NaN in any of them makes all three NaN.
+    """
+    total = np.zeros((*value[frozenset()].shape, 3))
+    for order in orderings():
+        before: frozenset[int] = frozenset()
+        for player in order:
+            after = before | {player}
+            total[..., player] += value[after] - value[before]
+            before = after
+    total /= 6
+    return np.where(np.isfinite(total).all(-1, keepdims=True), total, np.nan)
+
+
+def kept_share(
+    policy: Influence, reference: Influence, *, confidence: float = 0.95, clusters: Labels | None = None
+) -> Kept:
+    """Share of the reference's mean drop that the policy's is, over the items of both (Fieller 1954).
+
+    The interval holds every r for which mean(policy - r reference) is not significantly away from 0. Where the
+    reference's own mean cannot be told from 0 that set has no bounds and the ends are NaN; a reference at or below 0
+    gives no share at all.
+    """
+    both_B = np.isfinite(policy.phi_B) & np.isfinite(reference.phi_B)
+    nothing = Kept(float("nan"), float("nan"), float("nan"))
+    if both_B.sum() < 2:
+        return nothing
+    top, base = float(policy.phi_B[both_B].mean()), float(reference.phi_B[both_B].mean())
+    if base <= 0:
+        return nothing
+
+    def squared_error(share: float) -> tuple[float, float]:
+        scaled = replace(reference, phi_B=share * reference.phi_B)
+        made = estimate(contrast(policy, scaled), confidence=confidence, clusters=clusters)
+        return made.stderr**2, (made.ci_high - made.value) / made.stderr if made.stderr > 0 else float("nan")
+
+    at = {share: squared_error(share) for share in (-1.0, 0.0, 1.0)}
+    constant, quadratic = at[0.0][0], (at[1.0][0] + at[-1.0][0]) / 2 - at[0.0][0]
+    linear, t = (at[1.0][0] - at[-1.0][0]) / 2, max(one for _, one in at.values())
+    a, b, c = base**2 - t**2 * quadratic, -2 * base * top - t**2 * linear, top**2 - t**2 * constant
+    if not (a > 0 and b**2 >= 4 * a * c):
+        return replace(nothing, value=top / base)
+    half = float(np.sqrt(b**2 - 4 * a * c))
+    return Kept(top / base, (-b - half) / (2 * a), (-b + half) / (2 * a))

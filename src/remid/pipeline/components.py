@@ -1,0 +1,314 @@
+"""Information by component: what a response's likelihood loses when a part of its input comes from another sample.
+
+Under the sample with its user, character or dialogue replaced by a partner's, each policy's own response is scored once
+more. Prompts hold no trace, own and replaced alike: a trace is written from the whole input and would give the replaced
+part away. The rule by which a component is called ignored is in docs/components.md, with its error rate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from remid.estimate import Influence, balanced_design, holm
+from remid.estimate.components import Kept, kept_share, mean_drop, shapley
+from remid.lm.chat import Message
+from remid.pipeline.measure import Cell, Row, SubsetScores, cells, estimate_of, number, numbers, place
+from remid.pipeline.plan import Group, Plan, Scored, clusters_of
+from remid.pipeline.policies import REFERENCE, Texts
+from remid.pipeline.prompts import role_play_messages
+from remid.pipeline.score import Unit, prompt_key, text_key
+from remid.types import COMPONENTS, Estimate, FloatArray, IntArray, Sample
+
+#: In Shapley's rows, all three replaced at once: what the three shares sum to.
+WHOLE = "all"
+#: A policy that keeps more than this of what the reference takes from a component does not ignore it.
+KEPT_MOST = 0.5
+
+#: Which of COMPONENTS come from the partner.
+Swapped = frozenset[int]
+_OWN: Swapped = frozenset()
+_SINGLE = tuple(frozenset({c}) for c in range(3))
+_EVERY = tuple(frozenset(s) for size in (1, 2, 3) for s in combinations(range(3), size))
+
+
+@dataclass(frozen=True, slots=True)
+class Swaps:
+    """One subset's samples and who stands in for whom. own: each sample's own prompt.
+
+    partner: by what is swapped, (n, m), -1 where nobody has another text. Shapley's eight prompts need one partner for
+    all, who differs in all three: under `together`, else empty.
+    """
+
+    group: Group
+    own: tuple[tuple[Message, ...], ...]
+    partner: dict[int, IntArray]
+    together_Bm: IntArray | None
+
+    def prompts(self, swapped: Swapped, *, together: bool) -> list[list[tuple[Message, ...] | None]]:
+        """(n, m) prompts with these components swapped, None where there is no partner."""
+        return [
+            [None if j < 0 else _swapped(sample, self.group.samples[j], swapped) for j in row]
+            for sample, row in zip(self.group.samples, self.partners(swapped, together=together), strict=True)
+        ]
+
+    def partners(self, swapped: Swapped, *, together: bool) -> list[list[int]]:
+        """(n, m) partners, -1 for none."""
+        chosen = self.together_Bm if together else self.partner[next(iter(swapped))]
+        return [] if chosen is None else [[int(j) for j in row] for row in chosen]
+
+    def asked(self) -> Iterator[tuple[Swapped, bool]]:
+        """What has to be scored besides the own prompts: components swapped, and whether by Shapley's partner."""
+        yield from ((one, False) for one in _SINGLE)
+        if self.together_Bm is not None:
+            yield from ((one, True) for one in _EVERY)
+
+
+def swaps_of(plan: Plan) -> list[Swaps]:
+    """The subsets' swaps; none where the run does not ask for components."""
+    config = plan.config
+    if config.components == "none":
+        return []
+    made = []
+    for g in plan.groups:
+        clusters = clusters_of(g.samples, config.cluster_by)
+        single, together_Bm = draw_partners(g.samples, config.component_partners, config.seed, clusters)
+        own = tuple(tuple(role_play_messages(sample)) for sample in g.samples)
+        made.append(Swaps(g, own, single, together_Bm if config.components == "shapley" else None))
+    return made
+
+
+def draw_partners(
+    samples: Sequence[Sample], m: int, seed: int, clusters: Sequence[str] | None = None
+) -> tuple[dict[int, IntArray], IntArray]:
+    """Partners of every component, (n, m) each, and partners who differ in all three; -1 where there is none.
+
+    All come from one balanced design in which mates (samples of a cluster, otherwise of a character) are not paired,
+    so that most partners are shared. One whose text is the sample's own replaces nothing: the least used of those with
+    another text takes that place.
+    """
+    mates = clusters if clusters is not None else [sample.character for sample in samples]
+    design_Bm = balanced_design(len(samples), m, seed, mates).negatives_Bm
+    differs_3BB = []
+    for component in COMPONENTS:
+        number: dict[Any, int] = {}
+        label_B = np.array([number.setdefault(getattr(sample, component), len(number)) for sample in samples])
+        differs_3BB.append(label_B[:, None] != label_B)
+    single = {c: _mended(design_Bm, differs_BB, seed) for c, differs_BB in enumerate(differs_3BB)}
+    return single, _mended(design_Bm, np.logical_and.reduce(differs_3BB), seed)
+
+
+def component_units(plan: Plan) -> list[Unit]:
+    """What has to be scored for components: every policy's own response under the own and the swapped prompts."""
+    units = []
+    for swaps in swaps_of(plan):
+        answers = swaps.group.answers.values()
+        said = [tuple(dict.fromkeys(t for texts in answers if (t := texts[i]))) for i in range(len(swaps.own))]
+        prompts = [[messages] for messages in swaps.own]
+        for swapped, together in swaps.asked():
+            for row, more in zip(prompts, swaps.prompts(swapped, together=together), strict=True):
+                row += [messages for messages in more if messages is not None]
+        units += [
+            Unit(prompt_key(messages), messages, texts)
+            for row, texts in zip(prompts, said, strict=True)
+            for messages in row
+            if texts
+        ]
+    return units
+
+
+def component_rows(plan: Plan, subsets: Sequence[SubsetScores], scored: Scored) -> list[Row]:
+    """Rows of `components` (docs/result.md): every policy, per subset and pooled per shift."""
+    made = swaps_of(plan)
+    if not made:
+        return []
+    confidence = plan.config.confidence
+    looked = [Looked(swaps, scored) for swaps in made]
+    rows = []
+    for policy in subsets[0].scores:
+        for quantity, names in _quantities(plan.config.components):
+            found = [
+                list(
+                    zip(
+                        cells(subsets, _influences(looked, policy, quantity, name)),
+                        cells(subsets, _influences(looked, REFERENCE, quantity, name)),
+                        cells(subsets, _influences(looked, policy, quantity, name, minus=REFERENCE)),
+                        strict=True,
+                    )
+                )
+                for name in names
+            ]
+            for of_cell in zip(*found, strict=True):  # the components of one subset or shift
+                rows += cell_rows(policy, quantity, names, of_cell, looked, confidence)
+    return rows
+
+
+def _quantities(mode: str) -> list[tuple[str, tuple[str, ...]]]:
+    replaced: list[tuple[str, tuple[str, ...]]] = [("replace", COMPONENTS)]
+    return replaced if mode == "replace" else [*replaced, ("shapley", (*COMPONENTS, WHOLE))]
+
+
+def cell_rows(
+    policy: str,
+    quantity: str,
+    names: Sequence[str],
+    of_cell: Sequence[tuple[Cell, Cell, Cell]],
+    looked: Sequence[Looked],
+    confidence: float,
+) -> list[Row]:
+    """The rows of one policy in one cell, a family of its own for the verdict (docs/components.md, "The rule").
+
+    names: components. of_cell: of each the policy's drops, the reference's, and their difference. looked: the subsets,
+    for counting what cannot be replaced.
+    """
+    rows, tests = [], []
+    for name, (cell, base, apart) in zip(names, of_cell, strict=True):
+        over, theirs = estimate_of(apart, confidence), estimate_of(base, confidence)
+        kept = kept_share(cell.influence, base.influence, confidence=confidence, clusters=cell.clusters)
+        told = policy != REFERENCE and quantity == "replace" and theirs.ci_low > 0
+        tests.append(_below(over) if told else np.nan)
+        rows.append(
+            {
+                **place(policy, cell.subset, cell.shift),
+                "component": name,
+                "quantity": quantity,
+                **numbers(estimate_of(cell, confidence)),
+                "n_alike": sum(one.alike(quantity, name) for one in looked if one.within(cell)),
+                "over_reference": None if policy == REFERENCE else _over(over),
+                "kept": None if policy == REFERENCE else _kept(kept),
+            }
+        )
+    for row, adjusted in zip(rows, holm(tests), strict=True):
+        known = bool(np.isfinite(adjusted)) and row["kept"]["value"] is not None
+        row["p_adjusted"] = number(float(adjusted))
+        row["ignored"] = bool(adjusted < 1 - confidence and row["kept"]["value"] < KEPT_MOST) if known else None
+    return rows
+
+
+def _below(over: Estimate) -> float:
+    """One-sided p-value: a policy that takes at least as much as the reference would lie this far below it."""
+    if np.isnan(over.p_value):  # no spread: the same as the reference everywhere, or too few to tell
+        return 1.0 if over.value >= 0 else float("nan")
+    return over.p_value / 2 if over.value < 0 else 1 - over.p_value / 2
+
+
+def _over(made: Estimate) -> Row:
+    return {key: numbers(made)[key] for key in ("value", "ci_low", "ci_high", "p_value", "n")}
+
+
+def _kept(kept: Kept) -> Row:
+    return {key: number(getattr(kept, key)) for key in ("value", "ci_low", "ci_high")}
+
+
+class Looked:
+    """Drops of every policy in one subset, from the store."""
+
+    def __init__(self, swaps: Swaps, scored: Scored) -> None:
+        self.swaps, self._scored = swaps, scored
+        self._place = {sample.sample_id: i for i, sample in enumerate(swaps.group.samples)}
+        self._own = [prompt_key(messages) for messages in swaps.own]
+        self._keys = {
+            (swapped, together): [
+                [None if messages is None else prompt_key(messages) for messages in row]
+                for row in swaps.prompts(swapped, together=together)
+            ]
+            for swapped, together in swaps.asked()
+        }
+        self._drops: dict[tuple[str, str], list[FloatArray]] = {}
+
+    def within(self, cell: Cell) -> bool:
+        """Whether the cell is this subset, or a shift that it belongs to."""
+        group = self.swaps.group
+        return cell.subset == group.subset if cell.subset is not None else cell.shift == group.shift
+
+    def alike(self, quantity: str, name: str) -> int:
+        """Samples for which nobody in the subset has another text, so that nothing can be replaced."""
+        partner_Bm = self.partner(quantity, name)
+        return int(np.sum((partner_Bm < 0).all(axis=1))) if partner_Bm.size else len(self._own)
+
+    def partner(self, quantity: str, name: str) -> IntArray:
+        """(n, m) partners behind a quantity, -1 for none."""
+        together_Bm = self.swaps.together_Bm
+        if quantity == "shapley" and together_Bm is not None:
+            return together_Bm
+        return self.swaps.partner[COMPONENTS.index(name)]
+
+    def drop(self, policy: str, quantity: str, name: str) -> FloatArray:
+        """(n, m) drops, nats per response; NaN where there is no partner, no response, or no score."""
+        if (policy, quantity) not in self._drops:
+            self._drops[policy, quantity] = self._made(self.swaps.group.answers[policy], quantity)
+        return self._drops[policy, quantity][(*COMPONENTS, WHOLE).index(name)]
+
+    def rows_of(self, samples: Sequence[Sample]) -> list[int]:
+        """Places of these samples."""
+        return [self._place[sample.sample_id] for sample in samples]
+
+    def _made(self, texts: Texts, quantity: str) -> list[FloatArray]:
+        own_B = np.array([self._logp(key, text) for key, text in zip(self._own, texts, strict=True)])
+        if quantity == "replace":
+            return [own_B[:, None] - self._swapped(texts, one, together=False) for one in _SINGLE]
+        under = {one: self._swapped(texts, one, together=True) for one in _EVERY}
+        under[_OWN] = np.broadcast_to(own_B[:, None], under[_EVERY[0]].shape)
+        # Players are in the coalition where their component is the sample's own.
+        value = {frozenset(range(3)) - one: logp_Bm for one, logp_Bm in under.items()}
+        shares_Bm3 = shapley(value)
+        return [*np.moveaxis(shares_Bm3, -1, 0), shares_Bm3.sum(axis=-1)]
+
+    def _swapped(self, texts: Texts, swapped: Swapped, *, together: bool) -> FloatArray:
+        keys = self._keys[swapped, together]
+        rows = [[self._logp(key, text) for key in row] for row, text in zip(keys, texts, strict=True)]
+        return np.array(rows, dtype=np.float64).reshape(len(texts), -1)
+
+    def _logp(self, key: str | None, text: str | None) -> float:
+        logp = None if key is None or not text else self._scored[key, text_key(text)][1]
+        return float("nan") if logp is None else logp
+
+
+def _influences(
+    looked: Sequence[Looked], policy: str, quantity: str, name: str, minus: str | None = None
+) -> Callable[[SubsetScores], Influence]:
+    """One quantity of a policy by subset, less another policy's under the same partners."""
+    by_subset = {one.swaps.group.subset: one for one in looked}
+
+    def influence(s: SubsetScores) -> Influence:
+        one = by_subset[s.subset]
+        drop_Bm = one.drop(policy, quantity, name)
+        if minus is not None:
+            drop_Bm = drop_Bm - one.drop(minus, quantity, name)
+        made = mean_drop(drop_Bm, one.partner(quantity, name))
+        rows = one.rows_of(s.samples)
+        if len(rows) == len(made.phi_B):
+            return made
+        phi_B = made.phi_B[rows]  # after the first of several rounds: fewer samples
+        n = int(np.isfinite(phi_B).sum())
+        value = float(np.nanmean(phi_B)) if n else float("nan")
+        return Influence(value, phi_B, n, phi_B.size - n, made.unit, made.stratum_B[rows])
+
+    return influence
+
+
+def _swapped(sample: Sample, other: Sample, swapped: Swapped) -> tuple[Message, ...]:
+    parts: Mapping[str, Any] = {COMPONENTS[c]: getattr(other, COMPONENTS[c]) for c in swapped}
+    return tuple(role_play_messages(replace(sample, **parts)))
+
+
+def _mended(design_Bm: IntArray, differs_BB: np.ndarray[Any, np.dtype[np.bool_]], seed: int) -> IntArray:
+    """The design with every partner that does not differ exchanged for one who does, -1 where there is none left."""
+    n = design_Bm.shape[0]
+    partner_Bm = design_Bm.copy()
+    rng = np.random.default_rng(np.random.SeedSequence(seed))
+    tie_B = rng.permutation(n)
+    bad = [(i, k) for i, row in enumerate(design_Bm) for k, j in enumerate(row) if not differs_BB[i, j]]
+    for i, k in bad:
+        partner_Bm[i, k] = -1
+    for i, k in bad:
+        free_B = differs_BB[i].copy()
+        free_B[partner_Bm[i][partner_Bm[i] >= 0]] = False
+        if free_B.any():
+            used_B = np.bincount(partner_Bm[partner_Bm >= 0], minlength=n)
+            partner_Bm[i, k] = min(np.flatnonzero(free_B), key=lambda j, u=used_B: (u[j], tie_B[j]))  # type: ignore[misc]
+    return partner_Bm

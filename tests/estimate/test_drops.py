@@ -1,0 +1,120 @@
+"""Drops by component: Shapley's shares, an interval that knows shared items, the share that is kept."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from remid.estimate import balanced_design, estimate
+from remid.estimate.components import kept_share, mean_drop, shapley
+
+SETS = [frozenset(s) for size in range(4) for s in combinations(range(3), size)]
+
+
+@given(arrays(np.float64, (8, 2), elements=st.floats(-50, 50)))
+def test_shapley_shares_sum_to_the_whole_and_are_the_textbook_ones(values: np.ndarray) -> None:
+    value = dict(zip(SETS, values, strict=True))
+    shares = shapley(value)
+    np.testing.assert_allclose(shares.sum(-1), value[SETS[-1]] - value[SETS[0]], atol=1e-9)
+    for player in range(3):
+        a, b = (frozenset({other}) for other in range(3) if other != player)
+        me = frozenset({player})
+        textbook = (value[me] - value[frozenset()]) / 3 + (value[SETS[-1]] - value[a | b]) / 3
+        textbook = textbook + (value[a | me] - value[a]) / 6 + (value[b | me] - value[b]) / 6
+        np.testing.assert_allclose(shares[:, player], textbook, atol=1e-9)
+
+
+def test_shapley_without_one_of_its_values_has_none() -> None:
+    value = {one: np.array([float(len(one)), 1.0]) for one in SETS}
+    value[SETS[3]] = np.array([np.nan, 1.0])
+    np.testing.assert_array_equal(shapley(value), [[np.nan] * 3, [0.0] * 3])
+
+
+def test_an_item_without_a_drop_is_missing_and_the_others_count_once_each() -> None:
+    drop_Bm = np.array([[1.0, 3.0], [np.nan, 5.0], [np.nan, np.nan]])
+    made = mean_drop(drop_Bm, np.array([[1, 2], [2, 0], [0, 1]]))
+    assert (made.value, made.n, made.n_missing, made.unit) == (pytest.approx(3.5), 2, 1, "nats/response")
+    assert np.isnan(made.phi_B[2])
+    nothing = mean_drop(np.full((2, 1), np.nan), np.array([[1], [0]]))
+    assert np.isnan(nothing.value)
+    assert (nothing.n, nothing.n_missing) == (0, 2)
+
+
+@pytest.mark.parametrize("m", [1, 2, 3])
+def test_the_spread_is_that_of_pairs_that_share_items(m: int) -> None:
+    """Against the sum written out: products of all pairs of pairs with an item in common."""
+    rng = np.random.default_rng(m)
+    n = 9
+    partner_Bm = balanced_design(n, m, 0).negatives_Bm
+    worth = rng.normal(size=n)
+    drop_Bm = 2 + worth[:, None] + worth[partner_Bm] + 0.1 * rng.normal(size=(n, m))
+    drop_Bm[0, 0] = np.nan
+    made = mean_drop(drop_Bm, partner_Bm)
+    edges = [
+        (i, int(partner_Bm[i, k]), (drop_Bm[i, k] - made.value) / np.isfinite(drop_Bm[i]).sum())
+        for i in range(n)
+        for k in range(m)
+        if np.isfinite(drop_Bm[i, k])
+    ]
+    dyadic = sum(x * y for *e, x in edges for *f, y in edges if set(e) & set(f))
+    assert np.nansum((made.phi_B - made.value) ** 2) == pytest.approx(dyadic)
+
+
+def test_intervals_cover_where_own_and_standing_in_go_together() -> None:
+    """A strong component is worth much to its own response and hurts another's: plain spread covers too little."""
+    rng = np.random.default_rng(5)
+    n, rounds, hit, plain = 40, 400, 0, 0
+    partner_Bm = balanced_design(n, 1, 0).negatives_Bm
+    for _ in range(rounds):
+        strength_B = rng.normal(size=n)
+        drop_Bm = 1 + strength_B[:, None] + strength_B[partner_Bm] + 0.3 * rng.normal(size=(n, 1))
+        made = estimate(mean_drop(drop_Bm, partner_Bm))
+        hit += made.ci_low <= 1 <= made.ci_high
+        plain += abs(drop_Bm.mean() - 1) <= 2.02 * drop_Bm.std(ddof=1) / np.sqrt(n)
+    assert plain / rounds < 0.88
+    assert 0.92 <= hit / rounds <= 0.99
+
+
+def pair(seed: int, top: float, base: float, n: int = 60) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    own = rng.normal(size=n)
+    a, b = top + own + rng.normal(size=n), base + own + rng.normal(size=n)
+    return a[:, None], b[:, None], balanced_design(n, 1, seed).negatives_Bm
+
+
+@pytest.mark.parametrize(("top", "base"), [(0.0, 3.0), (1.5, 3.0), (4.0, 3.0), (-1.0, 2.0)])
+def test_what_is_kept_has_the_interval_of_the_shares_that_are_not_refuted(top: float, base: float) -> None:
+    a_B1, b_B1, partner_Bm = pair(7, top, base)
+    kept = kept_share(mean_drop(a_B1, partner_Bm), mean_drop(b_B1, partner_Bm))
+    assert kept.value == pytest.approx(a_B1.mean() / b_B1.mean())
+    grid = np.linspace(-3, 4, 1401)
+    inside = []
+    for share in grid:
+        made = estimate(mean_drop(a_B1, partner_Bm))
+        made = estimate(_minus(mean_drop(a_B1, partner_Bm), mean_drop(b_B1, partner_Bm), share))
+        inside.append(made.ci_low <= 0 <= made.ci_high)
+    kept_grid = grid[np.array(inside)]
+    assert kept.ci_low == pytest.approx(kept_grid.min(), abs=0.02)
+    assert kept.ci_high == pytest.approx(kept_grid.max(), abs=0.02)
+
+
+def _minus(a: object, b: object, share: float) -> object:
+    from dataclasses import replace
+
+    from remid.estimate import contrast
+
+    return contrast(a, replace(b, phi_B=share * b.phi_B))  # type: ignore[arg-type, type-var, attr-defined]
+
+
+def test_a_reference_that_takes_nothing_leaves_no_share() -> None:
+    a_B1, b_B1, partner_Bm = pair(1, 1.0, 0.02)
+    kept = kept_share(mean_drop(a_B1, partner_Bm), mean_drop(np.abs(b_B1) * 0 - 1, partner_Bm))
+    assert np.isnan([kept.value, kept.ci_low, kept.ci_high]).all()
+    weak = kept_share(mean_drop(a_B1, partner_Bm), mean_drop(b_B1 - b_B1.mean() + 0.02, partner_Bm))
+    assert np.isfinite(weak.value)
+    assert np.isnan([weak.ci_low, weak.ci_high]).all()
