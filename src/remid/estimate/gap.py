@@ -171,7 +171,7 @@ def measure_gap(pairs: Paired, draws: Draws, *, confidence: float = 0.95) -> Gap
     df, tail = draws.df, (1 + confidence) / 2
     with np.errstate(invalid="ignore", divide="ignore"):
         missing_R, excess_R = short_R / length_R, over_R / here_R
-        widen = np.sqrt((df + 1) / df) * special.stdtrit(df, tail) / special.ndtri(tail)
+        widen = np.sqrt(1 + np.divide(1.0, df)) * special.stdtrit(df, tail) / special.ndtri(tail)
     missing, excess = float(missing_R[0]), float(excess_R[0])
     missing_R, excess_R = missing + widen * (missing_R[1:] - missing), excess + widen * (excess_R[1:] - excess)
     return Gap(missing, excess, missing_R, excess_R, pairs.n, pairs.short_B.size - pairs.n, df)

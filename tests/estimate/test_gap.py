@@ -1,0 +1,267 @@
+"""The gap from data: cases by hand, what is missing, how contexts are drawn, whether intervals and p-values hold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from remid.estimate.gap import (
+    Gap,
+    Paired,
+    Told,
+    draw_contexts,
+    gap_bound,
+    gap_difference,
+    gap_estimate,
+    measure_gap,
+    paired,
+    part_estimate,
+    together,
+)
+from remid.types import FloatArray
+
+NAN = float("nan")
+QUICK = settings(max_examples=40, deadline=None, derandomize=True, database=None)
+
+
+def told(earned: Sequence[float], repeated: Sequence[float], tokens: Sequence[float]) -> Told:
+    columns = [np.array(column, dtype=np.float64) for column in (earned, repeated, tokens)]
+    return Told(columns[0], columns[1], np.full(len(earned), 9.0), columns[2])
+
+
+def measured(pairs: Paired, seed: int = 0, resamples: int = 400) -> Gap:
+    return measure_gap(pairs, draw_contexts(pairs, seed=seed, resamples=resamples))
+
+
+REFERENCE = told([6, 4, 8], [1, 0, 2], [10, 20, 10])
+
+
+def test_both_parts_by_hand() -> None:
+    # Earned: 18 against 9, over 40 tokens. Repeated per token: 0.1, 0, 0.2 against 0.5, 0.2, 0.5.
+    gap = measured(paired(told([3, 2, 4], [10, 1, 5], [20, 5, 10]), REFERENCE))
+    assert gap.missing == pytest.approx(9 / 40)
+    assert gap.excess == pytest.approx((0.4 + 0.2 + 0.3) / 3)
+    assert gap.value == pytest.approx(9 / 40 + 0.3)
+    assert (gap.n, gap.n_missing, gap.df) == (3, 0, 2)
+
+
+def test_one_part_does_not_make_up_for_the_other() -> None:
+    parrot = measured(paired(told([60, 40, 80], [5, 4, 6], [10, 20, 10]), REFERENCE))
+    assert parrot.missing < 0 < parrot.excess
+    assert parrot.value == pytest.approx(parrot.excess)
+    silent = measured(paired(told([0, 0, 0], [0, 0, 0], [1, 1, 1]), REFERENCE))
+    assert silent.excess < 0 < silent.missing
+    assert silent.value == pytest.approx(18 / 40)
+
+
+def test_who_answers_as_the_reference_has_no_gap() -> None:
+    made = gap_estimate(measured(paired(REFERENCE, REFERENCE)), 0.95)
+    assert (made.value, made.ci_low, made.ci_high) == (0, 0, 0)
+    assert np.isnan(made.p_value)
+
+
+def test_a_longer_response_that_tells_the_same_is_no_worse() -> None:
+    # Twice the tokens, nothing more earned or repeated.
+    longer = measured(paired(told([6, 4, 8], [1, 0, 2], [20, 40, 20]), REFERENCE))
+    assert longer.value == 0
+
+
+def test_what_is_missing_is_left_out_and_counted() -> None:
+    policy = told([3, NAN, 4], [10, 1, 5], [20, 5, 10])
+    found = measured(paired(policy, REFERENCE))
+    keep = [0, 2]
+    rest = paired(told([3, 4], [10, 5], [20, 10]), told([6, 8], [1, 2], [10, 10]))
+    assert (found.n, found.n_missing) == (2, 1)
+    assert found.missing == pytest.approx(measured(rest).missing)
+    assert found.excess == pytest.approx(measured(rest).excess)
+    lost = told([6, 8], [1, 2], [0, 10])  # no token to spread what is repeated over
+    pairs = paired(lost, told(REFERENCE.earned_B[keep], REFERENCE.repeated_B[keep], REFERENCE.tokens_B[keep]))
+    assert pairs.n == 1
+
+
+def test_nothing_there_is_no_value_and_one_context_no_interval() -> None:
+    nothing = gap_estimate(measured(paired(told([NAN], [NAN], [NAN]), told([1], [1], [1]))), 0.95)
+    assert np.isnan(nothing.value)
+    assert nothing.n == 0
+    assert nothing.n_missing == 1
+    one = gap_estimate(measured(paired(told([1], [1], [1]), told([2], [1], [1]))), 0.95)
+    assert one.value == 1
+    assert np.isnan(one.ci_low)
+    assert np.isnan(one.ci_high)
+
+
+def test_different_contexts_are_refused() -> None:
+    with pytest.raises(ValueError, match="same contexts"):
+        paired(told([1], [1], [1]), REFERENCE)
+    with pytest.raises(ValueError, match="same contexts"):
+        paired(REFERENCE, REFERENCE, groups=["a"])
+
+
+def random_pairs(n: int, seed: int, groups: Sequence[str] | None = None) -> Paired:
+    rng = np.random.default_rng(seed)
+    sides = [told(rng.normal(m, 3, n).tolist(), rng.normal(1, 2, n).tolist(), rng.integers(5, 40, n).tolist())
+             for m in (4, 6)]  # fmt: skip
+    return paired(sides[0], sides[1], groups)
+
+
+def test_contexts_of_one_group_are_drawn_together() -> None:
+    once = random_pairs(30, 1)
+    columns = (once.short_B, once.over_B, once.length_B)
+    thrice = [np.repeat(column, 3) for column in columns]
+    labels = np.repeat(np.arange(30), 3)
+
+    def width(group_B: np.ndarray) -> float:
+        pairs = Paired(*thrice, np.zeros(90, dtype=np.int64), np.ones(1), group_B.astype(np.int64))
+        made = part_estimate(measured(pairs, resamples=2000), "missing", 0.95)
+        return made.ci_high - made.ci_low
+
+    alone = part_estimate(measured(once, resamples=2000), "missing", 0.95)
+    assert width(labels) == pytest.approx(alone.ci_high - alone.ci_low, rel=0.1)
+    assert width(np.arange(90)) < 0.7 * width(labels)
+
+
+def test_subsets_weigh_as_their_whole_sizes_say() -> None:
+    small, large = random_pairs(10, 2), random_pairs(40, 3)
+    cell = together([small, large], whole=[300, 100])
+    share = np.array([0.75, 0.25])
+    short = share @ [part.short_B.mean() for part in (small, large)]
+    length = share @ [part.length_B.mean() for part in (small, large)]
+    over = share @ [part.over_B.mean() for part in (small, large)]
+    gap = measured(cell)
+    assert (gap.missing, gap.excess) == (pytest.approx(short / length), pytest.approx(over))
+    assert gap.df == 9 + 39
+    plain = measured(together([small, large]))
+    assert plain.excess == pytest.approx(np.concatenate([small.over_B, large.over_B]).mean())
+
+
+def test_groups_of_two_subsets_stay_apart() -> None:
+    labels = ["a", "a", "b"]
+    cell = together([random_pairs(3, 4, labels), random_pairs(3, 5, labels)])
+    assert len(set(cell.group_B[:3]) & set(cell.group_B[3:])) == 0
+    weight_RB = draw_contexts(cell, seed=0, resamples=50).weight_RB
+    assert weight_RB.sum(axis=1) == pytest.approx(1)
+    assert (weight_RB[:, 0] == weight_RB[:, 1]).all()
+    assert weight_RB[0] == pytest.approx(1 / 6)
+
+
+@given(st.integers(0, 10_000), st.integers(2, 12))
+@QUICK
+def test_the_gap_is_never_below_zero_and_the_order_of_contexts_says_nothing(seed: int, n: int) -> None:
+    pairs = random_pairs(n, seed)
+    gap = measured(pairs, resamples=20)
+    assert gap.value >= 0
+    assert (gap.value_R >= 0).all()
+    order = np.random.default_rng(seed).permutation(n)
+    columns = (pairs.short_B[order], pairs.over_B[order], pairs.length_B[order])
+    turned = measured(Paired(*columns, pairs.stratum_B, pairs.share_S, pairs.group_B), resamples=20)
+    assert (turned.missing, turned.excess) == (pytest.approx(gap.missing), pytest.approx(gap.excess))
+
+
+@given(st.integers(0, 10_000), st.floats(0.01, 100))
+@QUICK
+def test_another_unit_of_information_scales_everything(seed: int, unit: float) -> None:
+    pairs = random_pairs(8, seed)
+    scaled = Paired(unit * pairs.short_B, unit * pairs.over_B, pairs.length_B, pairs.stratum_B, pairs.share_S,
+                    pairs.group_B)  # fmt: skip
+    one, other = (gap_estimate(measured(p, resamples=50), 0.95) for p in (pairs, scaled))
+    for field in ("value", "ci_low", "ci_high", "stderr"):
+        assert getattr(other, field) == pytest.approx(unit * getattr(one, field))
+
+
+@given(st.integers(0, 10_000))
+@QUICK
+def test_an_interval_holds_its_value_and_never_reaches_below_zero(seed: int) -> None:
+    made = gap_estimate(measured(random_pairs(12, seed), resamples=200), 0.95)
+    assert 0 <= made.ci_low <= made.value <= made.ci_high
+
+
+def noisy(n: int, missing: float, excess: float, rng: np.random.Generator, shared: FloatArray | None = None) -> Paired:
+    """Contexts whose true parts are given; skewed, and length moves with what is earned. shared: noise by context."""
+    length_B = rng.integers(10, 60, n).astype(np.float64)
+    common = np.zeros(n) if shared is None else shared
+    short_B = length_B * (missing + 0.3 * (rng.gamma(2, 1, n) - 2) + common)
+    over_B = excess + 0.1 * (rng.gamma(2, 1, n) - 2) + common
+    return Paired(short_B, over_B, length_B, np.zeros(n, dtype=np.int64), np.ones(1), np.arange(n))
+
+
+@pytest.mark.parametrize(("missing", "excess"), [(0.3, 0.0), (0.0, 0.1), (0.3, 0.1), (-0.2, 0.0)])
+def test_intervals_cover_also_where_a_part_is_exactly_zero(missing: float, excess: float) -> None:
+    truth, runs = max(missing, 0.0) + max(excess, 0.0), 400
+    rng = np.random.default_rng(7)
+    draws = draw_contexts(noisy(60, missing, excess, rng), seed=0, resamples=2000)  # they do not look at values
+    gaps = [measure_gap(noisy(60, missing, excess, rng), draws) for _ in range(runs)]
+    made = [gap_estimate(gap, 0.95) for gap in gaps]
+    held = sum(m.ci_low <= truth <= m.ci_high for m in made)
+    # 95% of 400, three and a half standard errors down; skewed data of 60 contexts cost two points.
+    assert held >= runs * (0.93 - 3.5 * np.sqrt(0.95 * 0.05 / runs))
+
+
+def test_p_values_of_a_part_are_uniform_where_nothing_is_missing() -> None:
+    rng, n = np.random.default_rng(3), 40
+    draws = draw_contexts(_normal(n, rng), seed=0, resamples=2000)
+    gaps = [measure_gap(_normal(n, rng), draws) for _ in range(300)]
+    p_values = [part_estimate(gap, "missing", 0.95).p_value for gap in gaps]
+    assert stats.kstest(p_values, "uniform").pvalue > 0.001
+    assert abs(np.mean(np.array(p_values) < 0.05) - 0.05) < 3.5 * np.sqrt(0.05 * 0.95 / 300)
+
+
+def _normal(n: int, rng: np.random.Generator) -> Paired:
+    fixed = (np.zeros(n, dtype=np.int64), np.ones(1), np.arange(n))
+    return Paired(rng.normal(0, 5, n), rng.normal(0, 0.1, n), np.full(n, 20.0), *fixed)
+
+
+def test_a_difference_of_policies_on_one_cell_is_paired() -> None:
+    rng, n = np.random.default_rng(5), 80
+    shared = rng.normal(0, 0.3, n)
+    first, second = (noisy(n, 0.6, level, np.random.default_rng(8), shared) for level in (0.5, 0.55))
+    draws = draw_contexts(first, seed=1, resamples=1000)
+    better, worse = measure_gap(first, draws), measure_gap(second, draws)
+    made = gap_difference(worse, better, 0.95)
+    assert made.value == pytest.approx(0.05)
+    assert made.stderr < 1e-9
+    assert made.p_value < 0.01
+    other = measure_gap(second, draw_contexts(second, seed=2, resamples=1000))
+    apart = gap_difference(other, better, 0.95)
+    assert apart.ci_low < 0 < apart.ci_high
+    assert apart.p_value > 0.05
+    assert (made.n, made.n_missing) == (160, 0)
+
+
+def test_a_difference_of_equals_is_seldom_called_one() -> None:
+    rng, found = np.random.default_rng(9), []
+    draws = [draw_contexts(noisy(50, 0.3, 0.0, rng), seed=side, resamples=2000) for side in (0, 1)]
+    for _ in range(300):
+        gaps = [measure_gap(noisy(50, 0.3, 0.0, rng), draw) for draw in draws]
+        found.append(gap_difference(gaps[0], gaps[1], 0.95).p_value)
+    assert np.mean(np.array(found) < 0.05) < 0.05 + 3.5 * np.sqrt(0.05 * 0.95 / 300)
+
+
+def test_the_bound_by_hand_and_where_there_is_none() -> None:
+    pairs = paired(told([3, 2, 4], [10, 1, 5], [20, 5, 10]), REFERENCE)
+    # h = short - 9/40 length: 3 - 2.25, 2 - 4.5, 4 - 2.25; over: 0.4, 0.2, 0.3.
+    assert gap_bound(pairs, 20.0, 0.5) == pytest.approx(0.5 * (4.25 / 20 + 0.2))
+    assert gap_bound(pairs, 20.0, 0.0) == 0
+    assert np.isnan(gap_bound(pairs, 0.0, 0.5))
+    assert np.isnan(gap_bound(pairs, 20.0, NAN))
+
+
+@given(st.integers(0, 10_000))
+@QUICK
+def test_the_bound_holds_between_laws_on_the_same_contexts(seed: int) -> None:
+    """Contexts as inputs: P and Q are two laws on them, which strata of one context each can express."""
+    rng, n = np.random.default_rng(seed), 6
+    whole, moved = rng.dirichlet(np.ones(n), 2)
+    base = random_pairs(n, seed)
+
+    def under(law_B: FloatArray) -> Paired:
+        each = np.arange(n)
+        return Paired(base.short_B, base.over_B, base.length_B, each, law_B, each)
+
+    t = 0.5 * np.abs(whole - moved).sum()
+    grows = measured(under(moved), resamples=1).value - measured(under(whole), resamples=1).value
+    assert grows <= gap_bound(under(whole), float(moved @ base.length_B), float(t)) + 1e-9
