@@ -41,6 +41,61 @@ class Subset(Strict):
     n_unscorable: Count
 
 
+class Ends(Strict):
+    value: Number | None
+    ci_low: Number | None
+    ci_high: Number | None
+
+
+class Compared(Ends):
+    reference: Number | None
+    over_reference: Ends
+    unit: Unit
+
+
+class GapRow(Estimated):
+    policy: str
+    subset: str | None
+    shift: str
+    n: Count
+    n_missing: Count
+    unit: Literal["nats/token"]
+    missing: Ends
+    excess: Ends
+    earned: Compared
+    repeated: Compared
+    blind: Compared
+    n_distinct: Count
+    reading: Literal["like-reference", "misses", "repeats", "generic", "elsewhere"] | None
+
+
+class GapChange(Estimated):
+    policy: str
+    subset: str | None
+    shift: str
+    p_value: Chance | None
+    p_adjusted: Chance | None
+    significant: bool
+    n_id: Count
+    n_ood: Count
+    n_missing: Count
+    unit: Literal["nats/token"]
+    t: Number | None
+    bound: Number | None
+
+
+class GapContrast(Estimated):
+    policy: str
+    versus: str
+    subset: None
+    shift: str
+    p_value: Chance | None
+    p_adjusted: Chance | None
+    significant: bool
+    n: Count
+    unit: Literal["nats/token"]
+
+
 class Information(Estimated):
     policy: str
     subset: str
@@ -393,6 +448,9 @@ class Result(Strict):
     schema_version: Literal[1]
     policies: list[Policy]
     subsets: list[Subset]
+    gap: list[GapRow]
+    gap_change: list[GapChange]
+    gap_contrasts: list[GapContrast]
     information: list[Information]
     remi: list[Remi]
     remid: list[Remid]

@@ -128,6 +128,7 @@ def make_result(
         for quantity in (("remi",) if shift == "id" else ("remi", "remid"))
         for names in [{"policy": first, "versus": second, "quantity": quantity, "subset": None, "shift": shift}]
     ]
+    result |= _gap(result, all_null)
     result["surface"] = _surface(result, all_null)
     result["components"] = _components(result, all_null)
     result["estimators"] = _estimators(result, fix)
@@ -221,6 +222,54 @@ def _surface(result: dict[str, Any], all_null: bool) -> list[dict[str, Any]]:
                 tail = {"n": 12, "n_missing": 0, "unit": unit}
                 rows.append({**head, **made, **tail, "over_reference": None if row["policy"] == "reference" else over})
     return rows
+
+
+#: What each control and model is in `gap`: missing, excess (nats/token), surprise without input, reading.
+GAPS = {
+    "shuffled": (0.40, -0.10, 4.2, "elsewhere"),
+    "generic": (0.38, -0.10, 2.7, "generic"),
+    "parrot": (-0.02, 3.10, 3.8, "repeats"),
+}
+MODEL_GAPS = ((0.20, -0.05, 4.0, "misses"), (-0.30, 0.45, 3.5, "repeats"), (-0.40, -0.05, 3.9, "like-reference"))
+
+
+def _gap(result: dict[str, Any], all_null: bool) -> dict[str, list[dict[str, Any]]]:
+    """Controls as they are on real data; models in turn miss, repeat, or are like the reference. Nothing changes."""
+    models = [row["policy"] for row in result["policies"] if row["kind"] == "model"]
+    known = GAPS | {name: MODEL_GAPS[k % 3] for k, name in enumerate(models)}
+    counts = {(row["subset"], row["shift"]): row["n"] for row in result["remi"]}
+    made: dict[str, list[dict[str, Any]]] = {"gap": [], "gap_change": [], "gap_contrasts": []}
+
+    def ends(value: float, spread: float, floor: float = -1e9) -> dict[str, Any]:
+        found = {"value": value, "ci_low": max(value - spread, floor), "ci_high": value + spread}
+        return dict.fromkeys(found) if all_null else found
+
+    def compared(value: float, reference: float, unit: str) -> dict[str, Any]:
+        over = {"reference": None if all_null else reference, "over_reference": ends(value - reference, 0.05)}
+        return {**ends(value, 0.05), **over, "unit": unit}
+
+    stderr = {"stderr": None if all_null else 0.03}
+    for policy in (row["policy"] for row in result["policies"] if row["policy"] != "reference"):
+        missing, excess, blind, reading = known.get(policy, GAPS["generic"])
+        for (subset, shift), n in counts.items():
+            head = {"policy": policy, "subset": subset, "shift": shift, "unit": "nats/token", "n_missing": 0}
+            row = {**head, **ends(max(missing, 0) + max(excess, 0), 0.06, 0.0), **stderr, "n": n}
+            row |= {"missing": ends(missing, 0.05), "excess": ends(excess, 0.05)}
+            row |= {"earned": compared(16.5 - 42 * missing, 16.5, "nats/response")}
+            row |= {"repeated": compared(0.11 + excess, 0.11, "nats/token")}
+            row |= {"blind": compared(blind, 4.2, "nats/token"), "n_distinct": 1 if policy == "generic" else n}
+            made["gap"].append({**row, "reading": None if all_null else reading})
+            if shift != "id" and ("id" in {s for _, s in counts}):
+                test = {"p_value": None if all_null else 0.4, "p_adjusted": None if all_null else 1.0}
+                tail = {"significant": False, "n_id": n, "n_ood": n, "t": 0.5, "bound": 2.0}
+                made["gap_change"].append({**head, **ends(0.02, 0.06), **stderr, **test, **tail})
+    for k, policy in enumerate(models):
+        for versus in models[k + 1 :]:
+            value = sum((1, -1)[j] * max(p, 0) for j, m in enumerate((policy, versus)) for p in known[m][:2])
+            row = {"policy": policy, "versus": versus, "subset": None, "shift": "id", "unit": "nats/token", "n": 12}
+            test = {"p_value": None if all_null else 0.001, "p_adjusted": None if all_null else 0.01}
+            made["gap_contrasts"].append({**row, **ends(value, 0.05), **stderr, **test, "significant": not all_null})
+    return made
 
 
 def _components(result: dict[str, Any], all_null: bool) -> list[dict[str, Any]]:

@@ -103,7 +103,7 @@ def test_summary_holds_table_and_verdict() -> None:
     assert "rp-sft-8b" in text
     assert "Loses most under the user shift" in text
     assert "parrot (control)" in text
-    assert "│ reference" not in text
+    assert "│ reference  " not in text  # a row of its own
 
 
 def test_summary_cannot_be_taken_over() -> None:

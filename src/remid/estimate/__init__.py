@@ -1,11 +1,12 @@
 """Information estimators, their uncertainty, divergences and the bound: pure functions of matrices."""
 
 from remid.estimate.bound import Bound, upper_bound
-from remid.estimate.copier import Copier, Split, copier_logp, split_information
+from remid.estimate.copier import Copier, Copyable, Split, copier_logp, split_information
 from remid.estimate.design import balanced_design
 from remid.estimate.divergence import Divergence, classifier_js, cross_fitted_logits, rjsd
 from remid.estimate.estimators import ceiling, infonce, infonce_tempered, interpolated, l1out, nwj, retrieval, smile
 from remid.estimate.gap import (
+    Draws,
     Gap,
     Paired,
     Told,
@@ -28,7 +29,9 @@ __all__ = [
     "UNITS",
     "Bound",
     "Copier",
+    "Copyable",
     "Divergence",
+    "Draws",
     "Gap",
     "Influence",
     "Paired",

@@ -71,6 +71,10 @@ class ChatRenderer:
         """
         return [*self._encode_cached(text), self.end_of_turn_id]
 
+    def text_ids(self, text: str) -> list[int]:
+        """Ids of a text by itself, special tokens spelt out like any other: to be compared with a response's ids."""
+        return self._plain_ids(text)
+
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ids, special tokens included, nothing tidied up."""
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))

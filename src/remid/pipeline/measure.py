@@ -12,7 +12,7 @@ import numpy as np
 from remid.estimate import UNITS, Influence, club, contrast_scores, estimate, holm, in_unit, pool, remi, remid
 from remid.estimate.sequential import at_full_shares, stopped
 from remid.pipeline.policies import CONTROLS, REFERENCE
-from remid.types import ID, Estimate, PairScores, Sample
+from remid.types import ID, Estimate, FloatArray, PairScores, Sample
 
 Row = dict[str, Any]
 
@@ -115,7 +115,7 @@ def remid_rows(subsets: Sequence[SubsetScores], confidence: float) -> list[Row]:
                 made = remid_of(base, cell, confidence)
                 counts = {"n_id": base.influence.n, "n_ood": cell.influence.n}
                 rows.append({**place(policy, cell.subset, cell.shift), **numbers(made), **counts})
-    _adjust(rows, confidence, family=lambda row: (row["unit"], row["subset"] is None, row["policy"] in CONTROLS))
+    adjust(rows, confidence, family=lambda row: (row["unit"], row["subset"] is None, row["policy"] in CONTROLS))
     for row in rows:
         del row["n"]
     return rows
@@ -139,7 +139,7 @@ def contrast_rows(subsets: Sequence[SubsetScores], policies: Sequence[str], conf
                 rows.append(_contrast_row(policy, versus, "remi", cell, made))
                 if base is not None and cell.shift != ID:
                     rows.append(_contrast_row(policy, versus, "remid", cell, remid_of(base, cell, confidence)))
-    _adjust(rows, confidence, family=lambda row: (row["unit"], row["quantity"]))
+    adjust(rows, confidence, family=lambda row: (row["unit"], row["quantity"]))
     return rows
 
 
@@ -156,6 +156,13 @@ def worst_rows(remid_list: Sequence[Row], bound_list: Sequence[Row]) -> list[Row
         by_bound = highest and {k: highest[k] for k in ("subset", "value")}
         rows.append({"policy": policy, "by_remid": by_remid, "by_bound": by_bound, "unit": UNITS[0]})
     return rows
+
+
+def mean_influence(phi_B: FloatArray, unit: str) -> Influence:
+    """The mean of one value per sample, NaN where it has none, as an Influence."""
+    n = int(np.isfinite(phi_B).sum())
+    value = float(np.nanmean(phi_B)) if n else float("nan")
+    return Influence(value, phi_B, n, phi_B.size - n, unit, np.zeros(phi_B.size, dtype=np.int64))
 
 
 def number(value: float) -> float | None:
@@ -204,7 +211,7 @@ def _contrast_row(policy: str, versus: str, quantity: str, cell: Cell, made: Est
     return row
 
 
-def _adjust(rows: list[Row], confidence: float, *, family: Callable[[Row], Any]) -> None:
+def adjust(rows: list[Row], confidence: float, *, family: Callable[[Row], Any]) -> None:
     """Add p_adjusted (Holm within the family) and significant to the rows."""
     for name in dict.fromkeys(map(family, rows)):
         members = [row for row in rows if family(row) == name]

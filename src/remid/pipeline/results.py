@@ -16,6 +16,7 @@ from remid.pipeline.agreement import agreement_rows, estimator_rows
 from remid.pipeline.bounds import bound_rows
 from remid.pipeline.components import component_rows, component_units
 from remid.pipeline.details import detail_rows
+from remid.pipeline.gap import change_rows, gap_cells, gap_contrast_rows, gap_rows
 from remid.pipeline.missing import Missing, find_missing
 from remid.pipeline.plan import Group, Plan
 from remid.pipeline.policies import CONTROLS
@@ -24,22 +25,26 @@ from remid.pipeline.score import Unit, text_key
 from remid.pipeline.shift import Shifts, embed_texts, needed_texts
 from remid.pipeline.store import Store
 from remid.pipeline.surface import surface_rows
+from remid.pipeline.told import AllTold
 from remid.pipeline.warn import find_warnings
 
 SCHEMA_VERSION = 1
 
 
 def make_result(
-    plan: Plan, store: Store, embedder: EmbedderSource, progress: Progress
+    plan: Plan, store: Store, told: AllTold, embedder: EmbedderSource, progress: Progress
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """(result.json, details.json) of a plan whose pairs are all in the store. Embeds what is not embedded yet."""
+    """(result.json, details.json) of a plan whose pairs are all in the store. Embeds what is not embedded yet.
+
+    told: what `pipeline.told.tell` read from it.
+    """
     config, groups, units = plan.config, plan.groups, [*plan.units, *component_units(plan)]
     scored, prompts = store.scored(plan.scorer_id), store.prompts(plan.scorer_id)
     subsets = plan.subsets(store)
     answers = {g.subset: g.answers for g in groups}
     policies = [name for name in groups[0].answers if name not in CONTROLS]
     confidence = config.confidence
-    with progress.stage("estimating", 5) as step:
+    with progress.stage("estimating", 6) as step:
         information = measure.information_rows(subsets, confidence)
         step(1)
         remi_list = measure.remi_rows(subsets, confidence)
@@ -51,6 +56,8 @@ def make_result(
         estimators, gains = estimator_rows(subsets, confidence)
         agreement, disagreements = agreement_rows(estimators, gains, contrasts, confidence)
         step(1)
+        gap_list = gap_cells(subsets, told, confidence, config.seed)
+        step(1)
     vectors = embed_texts(needed_texts(subsets, answers), store, embedder, progress)
     shifts = Shifts(subsets, answers, vectors, permutations=config.permutations, seed=config.seed)
     divergences = shifts.divergence_rows(progress)
@@ -60,6 +67,9 @@ def make_result(
         "schema_version": SCHEMA_VERSION,
         "policies": [_policy_row(name, groups) for name in groups[0].answers],
         "subsets": [_subset_row(g, missing) for g in groups],
+        "gap": gap_rows(gap_list, subsets, told, answers, confidence),
+        "gap_change": change_rows(gap_list, bounds, confidence),
+        "gap_contrasts": gap_contrast_rows(gap_list, policies, confidence),
         "information": information,
         "remi": remi_list,
         "remid": remid_list,

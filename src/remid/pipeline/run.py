@@ -23,6 +23,7 @@ from remid.pipeline.results import SCHEMA_VERSION, make_result
 from remid.pipeline.rounds import score_in_rounds
 from remid.pipeline.score import score_units
 from remid.pipeline.store import Store
+from remid.pipeline.told import tell
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,8 @@ def execute(config: RunConfig, folder: Path, progress: Progress, engine: EngineC
             if parts := component_units(plan):
                 score_units(parts, store, plan.scorer_id, engines, config, progress)
         with log.stage("measuring"):
-            result, details = make_result(plan, store, embedder, progress)
+            told = tell(plan, store, engines, progress)
+            result, details = make_result(plan, store, told, embedder, progress)
         # Still holding the folder, lest another process write its result between these two.
         write_json(folder / "result.json", result)
         write_json(folder / "details.json", details)

@@ -14,7 +14,7 @@ import numpy as np
 from remid.data.language import UNKNOWN, language_of
 from remid.data.overlap import Source, Words, copied_share, longest_run, repeated_share, words
 from remid.estimate import Influence
-from remid.pipeline.measure import Row, SubsetScores, cells, estimate_of, numbers, place
+from remid.pipeline.measure import Row, SubsetScores, cells, estimate_of, mean_influence, numbers, place
 from remid.pipeline.policies import REFERENCE, Texts
 from remid.types import FloatArray, Sample
 
@@ -130,8 +130,6 @@ def _of(
         phi_B = seen[s.subset, policy][:, number]
         if minus is not None:
             phi_B = phi_B - seen[s.subset, minus][:, number]
-        n = int(np.isfinite(phi_B).sum())
-        value = float(np.nanmean(phi_B)) if n else float("nan")
-        return Influence(value, phi_B, n, phi_B.size - n, unit, np.zeros(phi_B.size, dtype=np.int64))
+        return mean_influence(phi_B, unit)
 
     return influence

@@ -12,6 +12,7 @@ from typing import Any
 from remid.errors import StoreError
 from remid.report.agreement import estimator_view
 from remid.report.components import components_view
+from remid.report.gap import gap_view
 from remid.report.html import TEMPLATES, block, environment, flat, frame
 from remid.report.surface import surface_view
 from remid.report.verdict import confidence, make_verdict
@@ -38,15 +39,16 @@ CONTROLS = {
     ),
     "shuffled": (
         "Reference responses that belong to other samples: fluent, but blind to the input.",
-        "Should lie far below 0. If it does not, the estimator does not see whether a response belongs to its input.",
+        "Should lie far below 0, with a gap that is all missing. If not, the estimator does not see whether a response "
+        "belongs to its input.",
     ),
     "generic": (
         "Answers that would fit almost any input.",
-        "Should lie below 0. A model near it ignores who it talks to and whom it plays.",
+        "Should lie below 0, with a gap that is all missing. A model near it ignores whom it talks to and plays.",
     ),
     "parrot": (
         "Repeats the user's own words.",
-        "Usually lies above 0, for a copy betrays its input. It is no good role-player: above 0, higher is not better.",
+        "Usually lies above 0, for a copy betrays its input. It is no good role-player, and the largest gap says so.",
     ),
 }
 
@@ -67,6 +69,7 @@ def render_page(result: dict[str, Any], details: list[dict[str, Any]]) -> str:
         .get_template("page.html")
         .render(
             result=result,
+            gap=gap_view(result),
             verdict=make_verdict(result),
             estimators=estimator_view(result),
             surface=surface_view(result),
@@ -86,6 +89,7 @@ def render_page(result: dict[str, Any], details: list[dict[str, Any]]) -> str:
 def _drawn(result: dict[str, Any]) -> dict[str, Any]:
     """What the scripts need: these tables stand in the page already, and their rows are many."""
     written = {"estimators", "agreement", "disagreements", "surface", "components"}
+    written |= {"gap", "gap_change", "gap_contrasts"}
     return {key: rows for key, rows in result.items() if key not in written}
 
 

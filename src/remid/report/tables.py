@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from remid.report.bounds import BOUND_COLUMNS, BOUND_FLAGS, BOUND_TEXT
+from remid.report.gap import gap_view
 from remid.report.sentence import Line, Name
 from remid.report.text import MAIN_UNIT, Row, estimate, half_width, interval, short, visible
 from remid.report.verdict import confidence, id_row, make_verdict, pooled_rows
 
 if TYPE_CHECKING:
     from rich.console import Group
+    from rich.table import Table
     from rich.text import Text
 
 _TEXT = {"policy", "kind", "subset", "shift", "split", "unit", "versus", "quantity", "component", "code", "text"}
@@ -26,16 +28,31 @@ _WHOLE = {"n", "n_id", "n_ood", "n_distinct_id", "n_distinct_ood", "n_missing", 
 _TEXT |= {"estimator", "about", "level"}
 _WHOLE |= {"n_cells", "n_point", "n_interval", "n_opposed"}
 _TEXT |= {"measure", "source"}
-_WHOLE |= {"over_reference.n", "n_alike"}
+_WHOLE |= {"over_reference.n", "n_alike", "n_distinct"}
+_TEXT |= {"reading", *(f"{name}.unit" for name in ("earned", "repeated", "blind"))}
 _FLAG = {"significant", "doubtful", "ignored"} | BOUND_FLAGS
 _TEXT |= BOUND_TEXT
 
 _ESTIMATE = ("value", "stderr", "ci_low", "ci_high")
+_ENDS = ("value", "ci_low", "ci_high")
+_COMPARED = (*_ENDS, "reference", *(f"over_reference.{key}" for key in _ENDS), "unit")
 _PARTS = ("user", "character", "dialogue")
 #: Columns of each table, in order, so that an empty list leaves the same columns as a full one.
 TABLES: dict[str, tuple[str, ...]] = {
     "policies": ("policy", "kind", "n_responses", "n_missing"),
     "subsets": ("subset", "shift", "split", "n", "n_unscorable"),
+    "gap": (
+        *("policy", "subset", "shift", *_ESTIMATE, "n", "n_missing", "n_distinct", "unit", "reading"),
+        *(f"{part}.{key}" for part in ("missing", "excess") for key in _ENDS),
+        *(f"{name}.{key}" for name in ("earned", "repeated", "blind") for key in _COMPARED),
+    ),
+    "gap_change": (
+        *("policy", "subset", "shift", *_ESTIMATE, "p_value", "p_adjusted", "significant"),
+        *("n_id", "n_ood", "n_missing", "unit", "t", "bound"),
+    ),
+    "gap_contrasts": (
+        *("policy", "versus", "subset", "shift", *_ESTIMATE, "p_value", "p_adjusted", "significant", "n", "unit"),
+    ),
     "information": (
         *("policy", "subset", "shift", *_ESTIMATE, "n", "n_missing", "unit"),
         *("positive_mean", "negative_mean"),
@@ -199,7 +216,27 @@ def console_summary(result: dict[str, Any]) -> Group:
         count = len(result["warnings"])
         noun = "warning" if count == 1 else "warnings"
         lines.append(Text(f"\n{count} {noun}: see the report, “Before you believe a number”.", "yellow"))
-    return Group(table, note, Text(), *lines)
+    return Group(gap_table(result) or Text(), Text(), table, note, Text(), *lines)
+
+
+def gap_table(result: dict[str, Any]) -> Table | None:
+    """The gap on ID data for the terminal, models by gap, then controls; None if the run has none."""
+    from rich.table import Table
+    from rich.text import Text
+
+    view = gap_view(result)
+    if view is None:
+        return None
+    title = f"Gap to the reference on ID data, nats/token, {confidence(result)} intervals, n = {view.n}; 0 is as good"
+    table = Table(title=title, title_justify="left")
+    for name in ("policy", "gap", "earned", "in words"):
+        table.add_column(name, overflow="fold", justify="right" if name in ("gap", "earned") else "left")
+    for row in view.rows:
+        control = row.kind != "model"
+        who = Text(short(visible(row.policy), 32) + (" (control)" if control else ""))
+        cells = (Text(f"{row.gap}\n[{row.around}]"), Text(row.earned))
+        table.add_row(who, *cells, _sentence(row.line, ""), style="dim" if control else None)
+    return table
 
 
 def _range(rows: list[Row], key: str) -> str:

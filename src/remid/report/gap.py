@@ -1,0 +1,251 @@
+"""The gap to the reference in words, for the page's head and the terminal: who is close, who is not, and in what way.
+
+Nothing here is a virtue above the reference: a policy that earns more gets no credit for it, one that repeats more is
+farther away. Runs made before the gap existed have no such section.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from remid.report.sentence import Line, Name, Part, Stat, Tone, shift_name
+from remid.report.text import Row, half_width, interval, number
+
+#: A policy's reading (docs/result.md, `gap`) in two or three words.
+READINGS = {
+    "like-reference": "cannot be told from the reference",
+    "misses": "tells less of its input",
+    "repeats": "repeats its input",
+    "generic": "would fit any input",
+    "elsewhere": "is about something else",
+}
+_TONES: dict[str | None, Tone] = {"like-reference": "calm", None: "unknown"}
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A gap on the common scale of its table, 100 the end. whisker: ends of the interval, None without one.
+
+    beyond: the bar ends outside and is cut.
+    """
+
+    missing: float
+    excess: float
+    whisker: tuple[float, ...] | None
+    beyond: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyRow:
+    """One policy on ID data: its numbers as text, its sentence, and its change under each shift."""
+
+    policy: str
+    kind: str
+    gap: str
+    around: str
+    bar: Bar | None
+    earned: str
+    repeated: str
+    blind: str
+    line: Line
+    changes: tuple[tuple[str, str, bool, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """headline: the answer in a sentence. rows: models by gap, then controls. shifts: of the changes, in order.
+
+    subsets: name, shift and one cell per policy of `policies`, for the fold. closer: pairs told apart.
+    """
+
+    headline: Line
+    n: int
+    reference: str
+    shifts: tuple[tuple[Part, ...], ...]
+    rows: tuple[PolicyRow, ...]
+    policies: tuple[str, ...]
+    subsets: tuple[tuple[str, tuple[Part, ...], tuple[str, ...]], ...]
+    closer: tuple[Line, ...]
+
+
+def gap_view(result: Row) -> View | None:
+    """The section's content; None if the run has none or nothing on ID data."""
+    kinds = {row["policy"]: row["kind"] for row in result["policies"]}
+    on_id = {row["policy"]: row for row in result.get("gap", []) if row["shift"] == "id" and row["subset"] is None}
+    if not on_id:
+        return None
+    changes = [row for row in result["gap_change"] if row["subset"] is None]
+    shifts = list(dict.fromkeys(row["shift"] for row in changes))
+    far = {policy: row["value"] if row["value"] is not None else float("inf") for policy, row in on_id.items()}
+    order = sorted(on_id, key=lambda policy: (kinds[policy] != "model", far[policy]))
+    shown = [row for policy, row in on_id.items() if kinds[policy] == "model"] or list(on_id.values())
+    most = max(row["ci_high"] or row["value"] or 0 for row in shown)  # a parrot would press models' bars to nothing
+    by_shift = {(row["policy"], row["shift"]): row for row in changes}
+    rows = tuple(
+        _row(on_id[policy], kinds[policy], [by_shift.get((policy, shift)) for shift in shifts], most)
+        for policy in order
+    )
+    references = [row["earned"]["reference"] for row in on_id.values() if row["earned"]["reference"] is not None]
+    return View(
+        _headline([on_id[policy] for policy in order if kinds[policy] == "model"]),
+        max(row["n"] + row["n_missing"] for row in on_id.values()),
+        number(max(references, default=None), 1, False),
+        tuple(shift_name(shift) for shift in shifts),
+        rows,
+        tuple(order),
+        _subsets(result, order),
+        tuple(_closer(result, row) for row in result["gap_contrasts"] if row["significant"]),
+    )
+
+
+def gap_line(row: Row) -> Line:
+    """One policy on one cell in words."""
+    reading = row["reading"]
+    if reading is None:
+        text = "Its gap could not be measured: too few responses have scores token by token."
+        return Line("unknown", "gap_unknown", (text,))
+    told = {
+        "repeats": _repeats,
+        "generic": _generic,
+        "elsewhere": _elsewhere,
+        "misses": _misses,
+        "like-reference": _alike,
+    }[reading](row)
+    return Line(_TONES.get(reading, "loss"), f"gap_{reading}", tuple(told))
+
+
+def _gap_of(row: Row) -> Stat:
+    return Stat(f"gap {_plain(row)} nats/token, {_around(row)}, n = {row['n']}")
+
+
+def _repeats(row: Row) -> list[Part]:
+    own, theirs = row["repeated"]["value"], row["repeated"]["reference"]
+    parts: list[Part] = ["Repeats its input: copies make up "]
+    parts.append(f"{_two(own)} nats/token of what it tells, the references' {_two(theirs)}.")
+    if row["missing"]["ci_low"] > 0:
+        parts.append(f" What is not copied tells less than the references do ({_share(row)}).")
+    return parts
+
+
+def _generic(row: Row) -> list[Part]:
+    own, theirs = row["blind"]["value"], row["blind"]["reference"]
+    texts, n = row["n_distinct"], row["n"]
+    same = f" It gave {texts} different response{'s' * (texts > 1)} to {n} inputs." if texts < n else ""
+    return [
+        f"Would fit any input: it tells next to nothing of it ({_share(row)}), in words to be expected of anyone: "
+        f"without the input they cost {_two(own)} nats/token, the references' {_two(theirs)}.{same}"
+    ]
+
+
+def _elsewhere(row: Row) -> list[Part]:
+    own, theirs = row["blind"]["value"], row["blind"]["reference"]
+    return [
+        "Is about something else: its words are no commonplaces (without the input they cost "
+        f"{_two(own)} nats/token, the references' {_two(theirs)}), yet this input makes them no likelier than others "
+        f"do ({_share(row)}).",
+    ]
+
+
+def _misses(row: Row) -> list[Part]:
+    return [f"Tells less of its input than the references: {_share(row)}."]
+
+
+def _alike(row: Row) -> list[Part]:
+    parts: list[Part] = ["Cannot be told from the reference here."]
+    if row["ci_high"]:
+        parts.append(f" A gap above {_two(row['ci_high'])} would have been seen.")
+    if row["missing"]["ci_high"] < 0:
+        parts.append(f" It earns more than the references ({_share(row)}), for which there is no credit.")
+    return parts
+
+
+def _share(row: Row) -> str:
+    own, theirs = row["earned"]["value"], row["earned"]["reference"]
+    return f"{number(own, 1, False)} nats/response earned, the references {number(theirs, 1, False)}"
+
+
+def _row(row: Row, kind: str, changes: Sequence[Row | None], most: float) -> PolicyRow:
+    bar = None
+    if row["value"] is not None and most > 0:
+        missing, excess = (100 * max(row[part]["value"], 0) / most for part in ("missing", "excess"))
+        beyond = missing + excess > 100
+        ends = None if beyond or row["ci_low"] is None else tuple(100 * row[k] / most for k in ("ci_low", "ci_high"))
+        bar = Bar(min(missing, 100), min(excess, 100 - min(missing, 100)), ends, beyond)
+    earned, repeated, blind = row["earned"], row["repeated"], row["blind"]
+    return PolicyRow(
+        row["policy"],
+        kind,
+        _plain(row),
+        "no interval" if half_width(row) is None else _around(row),
+        bar,
+        f"{number(earned['value'], 1, False)} of {number(earned['reference'], 1, False)}",
+        f"{_two(repeated['value'])}, theirs {_two(repeated['reference'])}",
+        f"{_two(blind['value'])}, theirs {_two(blind['reference'])}",
+        gap_line(row),
+        tuple(_change(change) for change in changes),
+    )
+
+
+def _change(row: Row | None) -> tuple[str, str, bool, str]:
+    """(value, interval, whether significant, bound) of a change."""
+    if row is None or row["value"] is None:
+        return "n/a", "", False, ""
+    value = number(row["value"], 2)
+    around = "" if half_width(row) is None else f"{number(row['ci_low'], 2)} to {number(row['ci_high'], 2)}"
+    bound = "" if row["bound"] is None else f"at most {_two(row['bound'])}"
+    return value, around, row["significant"], bound
+
+
+def _subsets(result: Row, policies: Sequence[str]) -> tuple[tuple[str, tuple[Part, ...], tuple[str, ...]], ...]:
+    rows = [row for row in result["gap"] if row["subset"] is not None]
+    made = []
+    for subset, shift in dict.fromkeys((row["subset"], row["shift"]) for row in rows):
+        found = {row["policy"]: row for row in rows if (row["subset"], row["shift"]) == (subset, shift)}
+        cells = tuple(
+            "n/a" if policy not in found else f"{_plain(found[policy])} [{_around(found[policy])}]"
+            for policy in policies
+        )
+        made.append((subset, ("ID data",) if shift == "id" else shift_name(shift), cells))
+    return tuple(made)
+
+
+def _closer(result: Row, row: Row) -> Line:
+    near, far = (row["policy"], row["versus"]) if row["value"] < 0 else (row["versus"], row["policy"])
+    size = {**row, "value": abs(row["value"])}
+    if row["value"] < 0:
+        size |= {"ci_low": -row["ci_high"], "ci_high": -row["ci_low"]}
+    where: tuple[Part, ...] = ("ID data",) if row["shift"] == "id" else shift_name(row["shift"])
+    stat = Stat(f"{_plain(size)} nats/token ({interval(size)}, n = {row['n']})")
+    return Line("calm", "gap_closer", (Name(near), " is closer than ", Name(far), " by ", stat, " on ", *where, "."))
+
+
+def _headline(models: Sequence[Row]) -> Line:
+    known = [row for row in models if row["reading"] is not None]
+    if not known:
+        return Line("unknown", "gap_none", ("No model's gap to the reference could be measured.",))
+    far = known[-1]
+    how = READINGS[far["reading"]]
+    if len(known) == 1:
+        tone = _TONES.get(far["reading"], "loss")
+        return Line(tone, "gap_one", (Name(far["policy"]), f" {how}: ", _gap_of(far), "."))
+    alike = sum(row["reading"] == "like-reference" for row in known)
+    if alike == len(known):
+        return Line("calm", "gap_all_alike", (f"None of the {len(known)} models can be told from the reference.",))
+    told = f"{alike} of {len(known)} models cannot be told from the reference. " if alike else ""
+    return Line("loss", "gap_far", (told, "Farthest from it: ", Name(far["policy"]), f", which {how}."))
+
+
+def _plain(row: Row) -> str:
+    """A gap, which has no sign."""
+    return number(row["value"], 2, False)
+
+
+def _around(row: Row) -> str:
+    if half_width(row) is None:
+        return "no interval"
+    return f"{_two(row['ci_low'])} to {_two(row['ci_high'])}"
+
+
+def _two(value: float | None) -> str:
+    return number(value, 2, False)
