@@ -71,7 +71,7 @@ def _meaning(found: Row) -> Section:
     ranks = (
         ("policy", _text_of("policy")),
         ("median gap, nats/token", _number("median", 3)),
-        ("least gap", _number("least", 4)),
+        ("least gap", lambda row: f"{row['least']:.1e}"),
         ("right by the gap", _percent("right", 2)),
         ("median EMI, nats", _number("emi_median", 3)),
         ("right by signed EMI", _percent("emi_right")),
