@@ -6,7 +6,12 @@ dialogue's last turn alone, `other-character` plays another sample's character. 
 The result is a benchmark whose golden responses are `reference`, with the policies under `model_response` and the
 data's own response as policy `human`.
 
-  OMP_NUM_THREADS=1 python -m benchmarks.component_policies DATA.json:IDTest:100 --out runs/policies.json
+With --asked the dialogue is its last turn and a question that needs user and character, since small models hardly use
+them where the dialogue goes on by itself.
+
+  OMP_NUM_THREADS=1 python -m benchmarks.component_policies mini DATA.json:IDTest:100 --out runs/policies.json
+  OMP_NUM_THREADS=1 python -m benchmarks.component_policies DATA.json:IDTest:80 --asked --out runs/asked.json \
+      --policies reference full no-user no-character
 """
 
 from __future__ import annotations
@@ -30,7 +35,9 @@ from remid.pipeline.prompts import role_play_messages
 from remid.types import Benchmark, Sample, Turn
 
 TOKENS, TEMPERATURE, SEED = 40, 0.7, 0
+SPLITS = ("IDTest", "OOD2Test")
 OPENING = (Turn("user", "Hello! Tell me what is on your mind."),)
+QUESTION = " Tell me about yourself, and tell me what you know about me."
 Prompt = Callable[[Sample, Sample], list[Message]]
 
 #: Name -> (its prompt for a sample and another sample of the same source, its seed).
@@ -46,14 +53,21 @@ POLICIES: dict[str, tuple[Prompt, int]] = {
 
 
 def sources(wanted: Sequence[str]) -> dict[str, list[Sample]]:
-    """Samples by source: the built-in benchmark's in English, then FILE:SPLIT:COUNT as asked."""
-    mini, _ = mini_benchmark_paths()
-    found = {"mini": [s for s in read_benchmark([mini]).test if s.split in ("IDTest", "OOD2Test")]}
+    """Samples by source: FILE:SPLIT:COUNT, or "mini", the built-in benchmark's in English."""
+    found: dict[str, list[Sample]] = {}
     for one in wanted:
+        if one == "mini":
+            found[one] = [s for s in read_benchmark([mini_benchmark_paths()[0]]).test if s.split in SPLITS]
+            continue
         name, split, count = one.rsplit(":", 2)
         samples = [s for s in read_benchmark([Path(name)]).samples if s.split == split]
         found[Path(name).stem] = samples[: int(count)]
     return found
+
+
+def asked(sample: Sample) -> Sample:
+    """The last turn alone, with the question behind it."""
+    return replace(sample, dialogue=(Turn("user", sample.dialogue[-1].text + QUESTION),))
 
 
 def answers(samples: Sequence[Sample], engines: Engines, policy: str, progress: Progress) -> list[str | None]:
@@ -89,7 +103,9 @@ def record(source: str, sample: Sample, said: dict[str, str | None]) -> Sample:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", nargs="*", help="FILE:SPLIT:COUNT besides the built-in benchmark")
+    parser.add_argument("data", nargs="+", help="mini, or FILE:SPLIT:COUNT")
+    parser.add_argument("--asked", action="store_true")
+    parser.add_argument("--policies", nargs="+", default=list(POLICIES), choices=list(POLICIES))
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
@@ -97,15 +113,16 @@ def main() -> None:
     made: list[Sample] = []
     choice: dict[str, Any] = {"model": "builtin", "device": "cpu", "dtype": args.dtype}
     with Engines(ModelChoice(**choice), EngineConfig(), progress) as engines:
-        for source, samples in sources(args.data).items():
+        for name, found in sources(args.data).items():
+            source, samples = (f"{name}-asked", list(map(asked, found))) if args.asked else (name, found)
             # Each policy is kept as soon as it is there: the whole takes half an hour.
             said: dict[str, list[str | None]] = {}
-            for policy in POLICIES:
+            for policy in args.policies:
                 kept = args.out.with_name(f".{args.out.stem}-{source}-{policy}.json")
                 if not kept.exists():
                     kept.write_text(json.dumps(answers(samples, engines, policy, progress)))
                 said[policy] = json.loads(kept.read_text())
-            made += [record(source, s, {p: said[p][i] for p in POLICIES}) for i, s in enumerate(samples)]
+            made += [record(source, s, {p: said[p][i] for p in args.policies}) for i, s in enumerate(samples)]
     write_benchmark(Benchmark(tuple(made), "", ""), args.out)
 
 
