@@ -23,7 +23,7 @@ from remid.pipeline.results import SCHEMA_VERSION, make_result
 from remid.pipeline.rounds import score_in_rounds
 from remid.pipeline.score import score_units
 from remid.pipeline.store import Store
-from remid.pipeline.told import tell
+from remid.pipeline.told import AllTold, tell
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +79,18 @@ def scored_subsets(folder: Path) -> list[SubsetScores]:
 
     Raises DataError when the folder holds no finished run, or the data it was made from has changed.
     """
+    with _replayed(folder) as (plan, store, _):
+        return plan.subsets(store)
+
+
+def told_subsets(folder: Path) -> tuple[list[SubsetScores], AllTold]:
+    """The same, with what every response tells (earned, repeated), by subset and policy. Raises as scored_subsets."""
+    with _replayed(folder) as (plan, store, engines):
+        return plan.subsets(store), tell(plan, store, engines, Progress(enabled=False))
+
+
+@contextmanager
+def _replayed(folder: Path) -> Iterator[tuple[Plan, Store, Engines]]:
     manifest = load_run(folder).result["manifest"]
     where = {name: manifest["model"][name] for name in ("device", "dtype")}
     served = manifest["config"].get("score_server") is not None
@@ -88,8 +100,7 @@ def scored_subsets(folder: Path) -> list[SubsetScores]:
         plan = make_plan(config, store, engines, quiet)
         if plan.benchmark.digest != manifest["benchmark"]["digest"]:
             raise DataError([Problem(plan.benchmark.source, "", "", f"has changed since the run in {folder} was made")])
-        plan = score_plan(plan, store, engines, quiet, replay=True)
-        return plan.subsets(store)
+        yield score_plan(plan, store, engines, quiet, replay=True), store, engines
 
 
 def score_plan(plan: Plan, store: Store, engines: Engines, progress: Progress, *, replay: bool = False) -> Plan:
