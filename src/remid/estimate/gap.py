@@ -163,18 +163,40 @@ def measure_gap(pairs: Paired, draws: Draws, *, confidence: float = 0.95) -> Gap
     Resamples lie farther from the estimate than drawing with replacement puts them, by sqrt(n / (n - 1)) and by the
     ratio of Student's and the normal quantile, without which intervals of small samples do not cover.
     """
-    here_B = np.isfinite(pairs.short_B)
-    short_R, over_R, length_R, here_R = (
-        draws.weight_RB @ np.where(here_B, column, 0.0)
-        for column in (pairs.short_B, pairs.over_B, pairs.length_B, here_B.astype(np.float64))
-    )
-    df, tail = draws.df, (1 + confidence) / 2
+    short_R, over_R, length_R, here_R = _means(pairs, draws.weight_RB).T
+    df, tail = min(draws.df, _freedom(pairs)), (1 + confidence) / 2
     with np.errstate(invalid="ignore", divide="ignore"):
         missing_R, excess_R = short_R / length_R, over_R / here_R
         widen = np.sqrt(1 + np.divide(1.0, df)) * special.stdtrit(df, tail) / special.ndtri(tail)
     missing, excess = float(missing_R[0]), float(excess_R[0])
     missing_R, excess_R = missing + widen * (missing_R[1:] - missing), excess + widen * (excess_R[1:] - excess)
     return Gap(missing, excess, missing_R, excess_R, pairs.n, pairs.short_B.size - pairs.n, df)
+
+
+def _means(pairs: Paired, weight_RB: FloatArray) -> FloatArray:
+    """(R, 4) means of short, over and length of the contexts that are there, and the share of the subsets they are in.
+
+    A subset keeps its share whatever it misses; one without any context that is there drops out.
+    """
+    here_B = np.isfinite(pairs.short_B)
+    columns_B4 = np.stack([pairs.short_B, pairs.over_B, pairs.length_B, np.ones(here_B.size)], axis=1)
+    sums_R4 = np.zeros((len(weight_RB), 4))
+    for s, share in enumerate(pairs.share_S):
+        inside_B = here_B & (pairs.stratum_B == s)
+        if inside_B.any():
+            drawn_R4 = weight_RB[:, inside_B] @ columns_B4[inside_B]
+            with np.errstate(invalid="ignore"):
+                sums_R4 += share * drawn_R4 / drawn_R4[:, 3:]
+    return sums_R4
+
+
+def _freedom(pairs: Paired) -> float:
+    """Contexts with a value, or groups of them, less subsets that hold any."""
+    found = 0
+    for s in range(pairs.share_S.size):
+        group_B = pairs.group_B[np.isfinite(pairs.short_B) & (pairs.stratum_B == s)]
+        found += max(np.unique(group_B).size - 1, 0)
+    return float(found)
 
 
 def gap_estimate(gap: Gap, confidence: float) -> Estimate:
@@ -231,8 +253,10 @@ def gap_bound(on_id: Paired, length_ood: float, t: float) -> float:
     here_B = np.isfinite(on_id.short_B)
     if not here_B.any() or not np.isfinite([length_ood, t]).all() or length_ood <= 0:
         return float("nan")
-    share_B = on_id.share_S[on_id.stratum_B] / np.bincount(on_id.stratum_B)[on_id.stratum_B] * here_B
-    missing = float(share_B @ np.where(here_B, on_id.short_B, 0) / (share_B @ np.where(here_B, on_id.length_B, 0)))
+    inside_S = np.bincount(on_id.stratum_B, minlength=on_id.share_S.size)
+    as_it_is_B = (on_id.share_S / np.maximum(inside_S, 1))[on_id.stratum_B]
+    short, _, length, _ = _means(on_id, as_it_is_B[None])[0]
+    missing = float(short / length)
     h_B = (on_id.short_B - missing * on_id.length_B)[here_B]
     return float(t * (np.ptp(h_B) / length_ood + np.ptp(on_id.over_B[here_B])))
 
