@@ -81,7 +81,7 @@ def _parrot_tops(result: dict[str, Any]) -> list[dict[str, Any]]:
     text = (
         f"A parrot that repeats the user's last message scores R-EMI {parrot['value']:+.1f} nats/response on ID, above "
         f"the reference's 0{_beats(beaten, values)}. Repeating is informative, so a high R-EMI is not quality here: "
-        "read distance from 0, and the responses themselves."
+        "read the gap, which takes repetition off, and the responses themselves."
     )
     return [_row("parrot-tops", text, PARROT)]
 

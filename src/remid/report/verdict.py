@@ -233,7 +233,7 @@ def _scale(result: Row, models: list[str]) -> tuple[Line, ...]:
             "parrot_on_top",
             "A high R-EMI is not quality here. The parrot control, which only repeats the user's words, has an R-EMI "
             f"of {estimate(parrot)} {parrot['unit']} (interval {interval(parrot)}, n = {parrot['n']}) on ID data, at "
-            "or above every model's. Do not rank models by R-EMI; ask how far from 0 they are, and in which direction.",
+            "or above every model's. Do not rank models by R-EMI; the gap takes repetition off.",
         )
     elif parrot["value"] > 0:
         add(
