@@ -226,7 +226,7 @@ def test_p_values_of_a_part_are_uniform_where_nothing_is_missing() -> None:
     gaps = [measure_gap(_normal(n, rng), draws) for _ in range(200)]
     p_values = [part_estimate(gap, "missing", 0.95).p_value for gap in gaps]
     assert stats.kstest(p_values, "uniform").pvalue > 0.001
-    assert abs(np.mean(np.array(p_values) < 0.05) - 0.05) < 3.5 * np.sqrt(0.05 * 0.95 / 150)
+    assert abs(np.mean(np.array(p_values) < 0.05) - 0.05) < 3.5 * np.sqrt(0.05 * 0.95 / 200)
 
 
 def _normal(n: int, rng: np.random.Generator) -> Paired:
