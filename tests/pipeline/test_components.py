@@ -153,6 +153,13 @@ def test_partners_always_bring_another_text_if_there_is_one(
     assert all(np.array_equal(single[c], again[c]) for c in range(3))
 
 
+def test_partners_are_not_the_first_negatives() -> None:
+    samples = people(40)
+    single, _ = draw_partners(samples, 1, 0)
+    negatives_B = balanced_design(40, 4, 0, [s.character for s in samples]).negatives_Bm[:, 0]
+    assert np.mean(single[1][:, 0] == negatives_B) < 0.2
+
+
 def test_partners_are_balanced_where_all_texts_differ() -> None:
     single, together_Bm = draw_partners(people(15), 2, 3)
     for partner_Bm in (*single.values(), together_Bm):

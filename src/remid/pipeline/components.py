@@ -28,6 +28,9 @@ from remid.types import COMPONENTS, Estimate, FloatArray, IntArray, Sample
 WHOLE = "all"
 #: A policy that keeps more than this of what the reference takes from a component does not ignore it.
 KEPT_MOST = 0.5
+#: Partners are drawn apart from negatives: `shuffled` speaks with the first negative's words, and a partner who is that
+#: very sample would give it back what it belongs to.
+_APART = 10_007
 
 #: Which of COMPONENTS come from the partner.
 Swapped = frozenset[int]
@@ -92,7 +95,7 @@ def draw_partners(
     another text takes that place.
     """
     mates = clusters if clusters is not None else [sample.character for sample in samples]
-    design_Bm = balanced_design(len(samples), m, seed, mates).negatives_Bm
+    design_Bm = balanced_design(len(samples), m, seed + _APART, mates).negatives_Bm
     differs_3BB = []
     for component in COMPONENTS:
         number: dict[Any, int] = {}
