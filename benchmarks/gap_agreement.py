@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from scipy import stats
 
 from remid.data.mapping import look_up
 from remid.estimate import remi
+from remid.estimate.candidates import energy_distance, paired_distance, quantile_distance, two_sided, wasserstein
 from remid.pipeline.policies import CONTROLS, REFERENCE
 from remid.pipeline.run import told_subsets
 from remid.types import ID, FloatArray, Sample
@@ -29,20 +30,38 @@ from remid.types import ID, FloatArray, Sample
 DRAWS = 2000
 #: Contexts that a group of cells must hold.
 LEAST = 20
-MEASURES = ("minus gap", "minus missing", "minus excess", "R-EMI, nats/token")
+#: Distances of densities from the reference's (estimate/candidates.py), all per token.
+DISTANCES = {
+    "two-sided R-EMI": two_sided,
+    "paired distance": paired_distance,
+    "Wasserstein-1": wasserstein,
+    "deciles": quantile_distance,
+    "energy distance": energy_distance,
+}
+#: What is held against the judge. Distances are negated, so that more is better everywhere.
+MEASURES = (
+    *("minus gap", "minus missing", "minus excess", "minus repeated", "earned, nats/response", "R-EMI, nats/token"),
+    *(f"minus {name}" for name in DISTANCES),
+    "minus difference of log q",
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Group:
-    """Contexts that are taken together. Columns by policy, (P, B): earned short of the reference, repeated over it,
-    R-EMI's contributions per token, judge; length_B: tokens of the reference."""
+    """Contexts that are taken together, columns by policy (P, B): R-EMI's contributions per token, judge, and what
+    responses tell (estimate/gap.py); of the reference (B,)."""
 
     on_id: bool
-    short_PB: FloatArray
-    over_PB: FloatArray
     remi_PB: FloatArray
     judge_PB: FloatArray
-    length_B: FloatArray
+    earned_PB: FloatArray
+    repeated_PB: FloatArray
+    blind_PB: FloatArray
+    tokens_PB: FloatArray
+    earned_B: FloatArray
+    repeated_B: FloatArray
+    blind_B: FloatArray
+    tokens_B: FloatArray
 
 
 def main() -> None:
@@ -74,16 +93,11 @@ def read(runs: list[Path], field: str | None) -> tuple[list[str], dict[str, Grou
                 [s.subset if on_id or field is None else f"{s.subset}, {value(x, field)}" for x in s.samples]
             )
             mine = [told[s.subset][p] for p in policies]
-            with np.errstate(invalid="ignore"):
-                over_PB = np.stack(
-                    [t.repeated_B / t.tokens_B - reference.repeated_B / reference.tokens_B for t in mine]
-                )
             columns = (
-                np.stack([reference.earned_B - t.earned_B for t in mine]),
-                over_PB,
                 np.stack([remi(s.scores[p], s.scores[REFERENCE], "nats/token").phi_B for p in policies]),
                 np.array([[judged(x, p) for x in s.samples] for p in policies]),
-                reference.tokens_B,
+                *(np.stack([getattr(t, name) for t in mine]) for name in TOLD),
+                *(getattr(reference, name) for name in TOLD),
             )
             for name in dict.fromkeys(names.tolist()):
                 parts.setdefault(name, []).append(Group(on_id, *(column[..., names == name] for column in columns)))
@@ -93,7 +107,8 @@ def read(runs: list[Path], field: str | None) -> tuple[list[str], dict[str, Grou
     }
 
 
-COLUMNS = ("short_PB", "over_PB", "remi_PB", "judge_PB", "length_B")
+TOLD = ("earned_B", "repeated_B", "blind_B", "tokens_B")
+COLUMNS = ("remi_PB", "judge_PB", *(name.replace("_B", "_PB") for name in TOLD), *TOLD)
 
 
 def value(sample: Sample, field: str) -> Any:
@@ -108,17 +123,27 @@ def judged(sample: Sample, policy: str) -> float:
 
 def scores(group: Group, items: np.ndarray) -> tuple[dict[str, FloatArray], FloatArray]:
     """Each measure by policy on these contexts, and the judge's mean."""
-    length = np.where(np.isfinite(group.short_PB[:, items]), group.length_B[items], np.nan)
-    missing_P = np.maximum(np.nansum(group.short_PB[:, items], axis=1) / np.nansum(length, axis=1), 0)
-    excess_P = np.maximum(np.nanmean(group.over_PB[:, items], axis=1), 0)
-    found = (-(missing_P + excess_P), -missing_P, -excess_P, np.nanmean(group.remi_PB[:, items], axis=1))
-    return dict(zip(MEASURES, found, strict=True)), np.nanmean(group.judge_PB[:, items], axis=1)
+    g = replace(group, **{name: getattr(group, name)[..., items] for name in COLUMNS})
+    here_PB = np.isfinite(g.earned_PB) & np.isfinite(g.earned_B)
+    length_PB = np.where(here_PB, g.tokens_B, np.nan)
+    missing_P = np.nansum(g.earned_B - g.earned_PB, axis=1) / np.nansum(length_PB, axis=1)
+    rate_PB, rate_B = g.repeated_PB / g.tokens_PB, g.repeated_B / g.tokens_B
+    missing_P, excess_P = np.maximum(missing_P, 0), np.maximum(np.nanmean(rate_PB - rate_B, axis=1), 0)
+    density_PB, density_B = (g.earned_PB + g.repeated_PB) / g.tokens_PB, (g.earned_B + g.repeated_B) / g.tokens_B
+    own_PB, own_B = density_PB - g.blind_PB / g.tokens_PB, density_B - g.blind_B / g.tokens_B
+    found = (
+        *(-(missing_P + excess_P), -missing_P, -excess_P, -np.nanmean(rate_PB, axis=1)),
+        *(np.nanmean(g.earned_PB, axis=1), np.nanmean(g.remi_PB, axis=1)),
+        *(np.array([-distance(d_B, density_B) for d_B in density_PB]) for distance in DISTANCES.values()),
+        np.array([-two_sided(d_B, own_B) for d_B in own_PB]),
+    )
+    return dict(zip(MEASURES, found, strict=True)), np.nanmean(g.judge_PB, axis=1)
 
 
 def agreement(groups: dict[str, Group]) -> dict[str, Any]:
     rng = np.random.default_rng(0)
-    sizes = {name: group.length_B.size for name, group in groups.items()}
-    n_policies = next(iter(groups.values())).short_PB.shape[0]
+    sizes = {name: group.tokens_B.size for name, group in groups.items()}
+    n_policies = next(iter(groups.values())).earned_PB.shape[0]
     everyone = np.arange(n_policies)
     whole = correlations({n: scores(g, np.arange(sizes[n])) for n, g in groups.items()}, groups, everyone)
     drawn: dict[str, list[dict[tuple[str, str], float]]] = {"contexts": [], "contexts and models": []}
@@ -145,7 +170,7 @@ def correlations(
     made: dict[str, tuple[dict[str, FloatArray], FloatArray]], groups: dict[str, Group], models: np.ndarray
 ) -> dict[tuple[str, str], float]:
     base = next(name for name, group in groups.items() if group.on_id)
-    others = [name for name, group in groups.items() if not group.on_id and group.length_B.size >= LEAST]
+    others = [name for name, group in groups.items() if not group.on_id and group.tokens_B.size >= LEAST]
     found = {}
     for measure in MEASURES:
         for name, (values, judge) in made.items():
