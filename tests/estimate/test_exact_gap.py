@@ -24,9 +24,9 @@ def gap_of(policy_XY: FloatArray, p_X: FloatArray = UNIFORM, begin: float = BEGI
 def test_by_hand() -> None:
     told = telling(UNIFORM, REFERENCE, ECHO, begin=0.1, smooth=1e-12)
     assert told.earned_XY[0, :3] == pytest.approx(
-        np.log([0.75 / (0.9 * 0.475), 0.2 / (0.9 * 0.475), 0.05 / (0.9 * 0.025 + 0.1)]), abs=1e-6
+        np.log([0.75 / 0.475, 0.2 / 0.475, 0.9 * 0.05 / (0.9 * 0.025 + 0.1)]), abs=1e-6
     )
-    assert told.repeated_XY[0] == pytest.approx(np.log([0.9, 0.9, 4.9, 0.9]), abs=1e-6)
+    assert told.repeated_XY[0] == pytest.approx(np.log([1, 1, 4.9 / 0.9, 1]), abs=1e-6)
     assert told.earned_XY[0, 3] < -15  # the wrong echo: this reference never says it
 
 

@@ -3,7 +3,7 @@
 A copy of the input is the most informative response there is, so information splits into what such a copier has too
 ("repeated") and what it has not ("earned"):
 
-    log q(y|x) - log q(y)  =  [log q(y|x) - log c(y|x)]  +  [log c(y|x) - log q(y)]
+    log q(y|x) - log q(y)  =  [log q(y|x) - log c(y|x) - a T]  +  [log c(y|x) - log q(y) + a T]      a = -log(1 - begin)
 
 c is a hidden Markov model. Each token is either *free*, drawn as without the input, or the next token of a stretch of
 the input that is being copied. Every stretch costs the log of how many places it may begin at, so two words that happen
@@ -73,14 +73,20 @@ def split_information(
 ) -> Split:
     """What of a response's information is earned and what repeated.
 
+    Repeated is counted from the way on which no token is a copy, so that a response which copies nothing has 0 of it,
+    and a token earns nothing by not being one.
+
     response: T token ids. own_T: log q of each under its own input; free_T: the same without it, as under other inputs
     (nats per token). sources: the input's texts as token ids.
     Raises ValueError for lengths that differ.
     """
-    copied_T = copier_logp(response, free_T, sources, copier)
+    source = sources if isinstance(sources, Copyable) else Copyable.of(sources)
+    how = copier or Copier()
+    copied_T = copier_logp(response, free_T, source, how)
     if own_T.shape != free_T.shape:
         raise ValueError(f"own_T and free_T must be alike, not {own_T.shape} and {free_T.shape}")
-    return Split(own_T - copied_T, copied_T - free_T)
+    repeated_T = copied_T - free_T - (np.log1p(-how.begin) if source.places else 0.0)
+    return Split(own_T - free_T - repeated_T, repeated_T)
 
 
 def copier_logp(

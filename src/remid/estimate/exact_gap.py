@@ -28,7 +28,8 @@ SMOOTH = 1e-3
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Telling:
-    """What response y tells under input x: earned_XY log q(y|x)/c(y|x) and repeated_XY log c(y|x)/q(y), nats."""
+    """What response y tells under input x, nats: repeated_XY = log c(y|x)/((1 - begin) q(y)), and earned_XY the rest of
+    log q(y|x)/q(y)."""
 
     earned_XY: FloatArray
     repeated_XY: FloatArray
@@ -63,7 +64,8 @@ def telling(
     q_XY = (1 - smooth) * reference_XY + smooth / reference_XY.shape[-1]
     q_Y = output_law(p_X, q_XY)[..., None, :]
     c_XY = (1 - begin) * q_Y + begin * echo_XY
-    return Telling(np.log(q_XY) - np.log(c_XY), np.log(c_XY) - np.log(q_Y))
+    repeated_XY = np.log(c_XY) - np.log(q_Y) - np.log1p(-begin)
+    return Telling(np.log(q_XY) - np.log(q_Y) - repeated_XY, repeated_XY)
 
 
 def exact_gap(p_X: FloatArray, policy_XY: FloatArray, reference_XY: FloatArray, told: Telling) -> ExactGap:

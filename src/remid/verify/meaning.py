@@ -183,7 +183,7 @@ def _measured(scene: Scene) -> dict[tuple[str, ...], FloatArray]:
             found["growth", "False", name] = exact_gap(q_X, policy_XY, reference_XY, ours).value - before
             found["growth", "True", name] = exact_gap(q_X, policy_XY, reference_XY, fresh).value - before
     for begin in BEGINS:
-        found["gap", str(begin), "longer"] = longer(p_X, reference_XY, told[begin], begin).value
+        found["gap", str(begin), "longer"] = longer(p_X, reference_XY, told[begin]).value
     # What the filler adds is independent of the input.
     found["emi", "longer"], found["cross", "longer"] = found["emi", "reference"], found["cross", "reference"]
     return found | _halves(scene, ours) | _copying(scene, ours)

@@ -104,12 +104,10 @@ def ignoring(scene: Scene, part: str) -> FloatArray:
     return np.broadcast_to(mean_UADY, reference_UADY.shape).reshape(scene.reference_XY.shape)
 
 
-def longer(p_X: FloatArray, reference_XY: FloatArray, told: Telling, begin: float) -> ExactGap:
+def longer(p_X: FloatArray, reference_XY: FloatArray, told: Telling) -> ExactGap:
     """The reference's response and then a filler: one of many words, independent of all, and q knows so.
 
-    The filler tells nothing, log q(f|x)/q(f) = 0; but it cannot have been copied, so that it earns -log(1 - begin) and
-    takes as much from what is repeated, which now is spread over two tokens.
+    The filler tells nothing, and what is repeated is spread over two tokens.
     """
     repeated = mean_over(p_X, (reference_XY * told.repeated_XY).sum(-1))
-    not_copied = np.log1p(-begin)
-    return ExactGap(np.full_like(repeated, not_copied), (repeated + not_copied) / 2 - repeated)
+    return ExactGap(np.zeros_like(repeated), repeated / 2 - repeated)
