@@ -3,8 +3,9 @@
 Policies of benchmarks.component_policies, blind by construction, are scored by the model that wrote them
 (docs/components.md). A run is a draw of N contexts without replacement, from one source or from both; partners are
 those of the whole source. Per policy the share of runs in which exactly the right part is told as ignored (for `full`:
-none), and how often each part was named. Runs draw from the same contexts, so the intervals (Wilson) are those of the
-drawing, not of another pool of contexts. The same command goes on behind what the folder holds.
+none), and how often each part was named. Such runs share most of their contexts and so agree more than runs on other
+contexts would; `fresh` is the same share with contexts drawn with replacement, which spreads as fresh contexts do.
+Intervals (Wilson) are those of the drawing. The same command goes on behind what the folder holds.
 
   OMP_NUM_THREADS=1 python -m benchmarks.components runs/policies.json --out runs/components
 """
@@ -19,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from remid.estimate import pool
+from remid.estimate import Influence, pool
 from remid.estimate.components import mean_drop
 from remid.pipeline.components import Looked, cell_rows, component_units, swaps_of
 from remid.pipeline.config import RunConfig
@@ -59,18 +60,28 @@ def scored(data: Path, folder: Path, partners: int, dtype: str) -> list[Looked]:
 
 
 def drawn_rows(looked: list[Looked], policy: str, reference: str, chosen: list[np.ndarray]) -> list[Row]:
-    """Rows of one policy over the chosen samples of each source, pooled."""
+    """Rows of one policy over the chosen samples of each source, pooled. chosen: flags, or numbers that may repeat."""
     of_cell = []
     for name in COMPONENTS:
         sides = [[], [], []]
         for one, keep_B in zip(looked, chosen, strict=True):
-            ours, theirs = (
-                np.where(keep_B[:, None], one.drop(who, "replace", name), np.nan) for who in (policy, reference)
-            )
+            ours, theirs = (one.drop(who, "replace", name) for who in (policy, reference))
+            partner_Bm = one.partner("replace", name)
             for side, drop_Bm in zip(sides, (ours, theirs, ours - theirs), strict=True):
-                side.append(mean_drop(drop_Bm, one.partner("replace", name)))
+                side.append(_mean(drop_Bm, partner_Bm, keep_B))
         of_cell.append(tuple(Cell(None, "id", pool(side), None) for side in sides))
     return cell_rows(policy, "replace", COMPONENTS, of_cell, [], 0.95)
+
+
+def _mean(drop_Bm: np.ndarray, partner_Bm: np.ndarray, keep_B: np.ndarray) -> Influence:
+    if keep_B.dtype == bool:
+        return mean_drop(np.where(keep_B[:, None], drop_Bm, np.nan), partner_Bm)
+    # Partners of a sample that is there twice are no longer told apart: each is an item of its own, without a drop.
+    here_Bm = drop_Bm[keep_B]
+    n, m = here_Bm.shape
+    padded_Bm = np.vstack([here_Bm, np.full((n * m, m), np.nan)])
+    apart_Bm = np.vstack([n + np.arange(n * m).reshape(n, m), np.zeros((n * m, m), dtype=np.int64)])
+    return mean_drop(padded_Bm, apart_Bm)
 
 
 def wilson(hits: int, n: int) -> list[float]:
@@ -80,15 +91,21 @@ def wilson(hits: int, n: int) -> list[float]:
     return [round(float((centre + sign * half) / (1 + z**2 / n)), 4) for sign in (-1, 1)]
 
 
-def drawn(looked: list[Looked], policies: list[str], reference: str, n: int, seed: int) -> list[Row]:
-    """RUNS draws of n samples of all these sources together: what was told of whom."""
+def drawn(
+    looked: list[Looked], policies: list[str], reference: str, n: int, seed: int, *, again: bool = False
+) -> list[Row]:
+    """RUNS draws of n samples of all these sources together: what was told of whom. again: with replacement."""
     sizes = [len(one.swaps.group.samples) for one in looked]
     rng = np.random.default_rng(seed)
     told: dict[str, Counter[frozenset[str]]] = {policy: Counter() for policy in policies}
     for _ in range(RUNS):
+        numbers = rng.choice(sum(sizes), n, replace=again)
         keep = np.zeros(sum(sizes), dtype=bool)
-        keep[rng.choice(sum(sizes), n, replace=False)] = True
-        chosen = np.split(keep, np.cumsum(sizes)[:-1])
+        keep[numbers] = True
+        starts = np.cumsum([0, *sizes[:-1]])
+        chosen = np.split(keep, starts[1:])
+        if again:
+            chosen = [numbers[(numbers >= a) & (numbers < a + size)] - a for a, size in zip(starts, sizes, strict=True)]
         for policy in policies:
             rows = drawn_rows(looked, policy, reference, chosen)
             told[policy][frozenset(row["component"] for row in rows if row["ignored"])] += 1
@@ -110,26 +127,29 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--partners", type=int, default=1)
     parser.add_argument("--dtype", default="bfloat16")
+    parser.add_argument("--against", nargs="+", default=[REFERENCE, "human"])
     parser.add_argument("--sizes", type=int, nargs="+", default=[50])
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     looked = scored(args.data, args.out, args.partners, args.dtype)
-    pools = {one.swaps.group.subset: [one] for one in looked} | {"all": looked}
+    pools = {one.swaps.group.subset: [one] for one in looked} | ({"all": looked} if len(looked) > 1 else {})
     result: Row = {"partners": args.partners, "dtype": args.dtype, "amounts": [], "told": []}
     for name, members in pools.items():
         everyone = [np.ones(len(one.swaps.group.samples), dtype=bool) for one in members]
         policies = list(members[0].swaps.group.answers)
-        for reference in (REFERENCE, "human"):
+        for reference in args.against:
             for policy in policies:
                 for row in drawn_rows(members, policy, reference, everyone):
                     result["amounts"].append({"pool": name, "against": reference, **row})
-        for reference in (REFERENCE, "human"):
+        for reference in args.against:
             others = [policy for policy in policies if policy not in (reference, REFERENCE, "shuffled")]
             for n in args.sizes:
                 if n <= sum(map(len, everyone)):
                     rows = drawn(members, others, reference, n, n)
+                    fresh = drawn(members, others, reference, n, n, again=True)
+                    rows = [row | {"fresh": more.get("right")} for row, more in zip(rows, fresh, strict=True)]
                     result["told"] += [{"pool": name, "against": reference, **row} for row in rows]
-                    print(name, reference, n, {r["policy"]: r.get("right") for r in rows}, flush=True)
+                    print(name, reference, n, {r["policy"]: (r.get("right"), r["fresh"]) for r in rows}, flush=True)
     (args.out / f"components-{args.partners}.json").write_text(json.dumps(result, indent=1) + "\n")
 
 

@@ -42,6 +42,7 @@ class PolicyRow:
 
     policy: str
     kind: str
+    reading: str
     gap: str
     around: str
     bar: Bar | None
@@ -176,12 +177,13 @@ def _row(row: Row, kind: str, changes: Sequence[Row | None], most: float) -> Pol
     return PolicyRow(
         row["policy"],
         kind,
+        "n/a" if row["reading"] is None else READINGS[row["reading"]],
         _plain(row),
         "no interval" if half_width(row) is None else _around(row),
         bar,
         f"{number(earned['value'], 1, False)} of {number(earned['reference'], 1, False)}",
-        f"{_two(repeated['value'])}, theirs {_two(repeated['reference'])}",
-        f"{_two(blind['value'])}, theirs {_two(blind['reference'])}",
+        f"{_two(repeated['value'])} (theirs {_two(repeated['reference'])})",
+        f"{_two(blind['value'])} (theirs {_two(blind['reference'])})",
         gap_line(row),
         tuple(_change(change) for change in changes),
     )

@@ -227,15 +227,16 @@ def gap_table(result: dict[str, Any]) -> Table | None:
     view = gap_view(result)
     if view is None:
         return None
-    title = f"Gap to the reference on ID data, nats/token, {confidence(result)} intervals, n = {view.n}; 0 is as good"
-    table = Table(title=title, title_justify="left")
-    for name in ("policy", "gap", "earned", "in words"):
-        table.add_column(name, overflow="fold", justify="right" if name in ("gap", "earned") else "left")
+    table = Table(title=f"Gap to the reference on ID data, {confidence(result)} intervals, n = {view.n}; 0 is as good")
+    table.title_justify = "left"
+    for name in ("policy", "gap\nnats/token", "earned\nnats/response", "repeated\nnats/token", "in a word"):
+        table.add_column(name, overflow="fold", justify="left" if name in ("policy", "in a word") else "right")
     for row in view.rows:
         control = row.kind != "model"
         who = Text(short(visible(row.policy), 32) + (" (control)" if control else ""))
-        cells = (Text(f"{row.gap}\n[{row.around}]"), Text(row.earned))
-        table.add_row(who, *cells, _sentence(row.line, ""), style="dim" if control else None)
+        gap = Text(f"{row.gap}\n[{row.around}]")
+        cells = (Text(row.earned), Text(row.repeated), Text(row.reading))
+        table.add_row(who, gap, *cells, style="dim" if control else None)
     return table
 
 
