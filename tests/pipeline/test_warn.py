@@ -16,7 +16,7 @@ Result = dict[str, Any]
 TEST = tuple(sample(number) for number in range(3))
 CODES = (
     *("no-id", "parrot-tops", "above-reference", "floor", "uninformed", "traces-failed", "unscored", "dropped-turns"),
-    *("stopped", "small", "no-traces", "train-overlap", "limit"),
+    *("stopped", "small", "no-traces", "train-overlap", "limit", "gap-scale"),
 )
 
 
@@ -42,7 +42,13 @@ def result() -> Result:
         "scoring": {"n_dropped_turns": 0},
         "stopping": None,
         "surface": [],
+        "gap": [gap_row("id", 15.0), gap_row("user", 5.0)],
+        "gap_change": [{**row("generic", -0.02, shift="user"), "significant": False, "n_id": 40, "n_ood": 40}],
     }
+
+
+def gap_row(shift: str, earned: float) -> Result:
+    return {"policy": "generic", "subset": None, "shift": shift, "earned": {"reference": earned}}
 
 
 def warn(made: Result, benchmark: Benchmark | None = None, **settings: Any) -> dict[str, Result]:
@@ -85,6 +91,7 @@ CAUSES: dict[str, Callable[[Result], object]] = {
     "small": _small,
     "no-traces": lambda made: made["traces"].update(source="none"),
     "no-id": _no_id,
+    "gap-scale": lambda made: made["gap_change"][0].update(significant=True, value=-0.28),
 }
 
 
@@ -211,3 +218,9 @@ def test_information_above_the_reference_is_told_with_what_the_responses_look_li
     bare = warn(changed(CAUSES["above-reference"]))["above-reference"]["text"]
     assert "That is no merit" in bare
     assert "copi" not in bare
+
+
+def test_a_scale_that_moved_is_told_with_what_the_references_earn() -> None:
+    text = warn(changed(CAUSES["gap-scale"]))["gap-scale"]["text"]
+    assert "changes by -0.28 nats/token" in text
+    assert "references earn 5.0 nats/response, on ID 15.0" in text

@@ -42,6 +42,7 @@ def test_a_parrot_does_not_press_the_models_bars_to_nothing() -> None:
     bars = {row.policy: row.bar for row in view.rows}
     assert bars["rp-sft-8b"] is not None
     assert bars["rp-sft-8b"].excess > 80
+    assert not bars["generic"].beyond  # type: ignore[union-attr]
     assert bars["parrot"] is not None
     assert bars["parrot"].beyond
     assert bars["parrot"].missing + bars["parrot"].excess == 100

@@ -7,7 +7,7 @@ from typing import Any
 from remid.estimate import UNITS
 from remid.pipeline.bounds import exceeded_bounds
 from remid.pipeline.config import RunConfig
-from remid.pipeline.policies import PARROT, SHUFFLED
+from remid.pipeline.policies import GENERIC, PARROT, SHUFFLED
 from remid.types import ID, Benchmark
 
 _UNIT = UNITS[0]
@@ -21,6 +21,7 @@ def find_warnings(benchmark: Benchmark, result: dict[str, Any], config: RunConfi
         *_above_reference(result),
         *_floor_broken(result),
         *_uninformed_estimator(result),
+        *_gap_scale(result),
         *(_row(*row) for row in exceeded_bounds(result)),
         *_left_out(result),
         *_stopped(result),
@@ -161,6 +162,22 @@ def _uninformed_estimator(result: dict[str, Any]) -> list[dict[str, Any]]:
                 "with nothing. A better estimator or more samples are needed."
             )
             rows.append(_row("uninformed", text, "reference", r["subset"]))
+    return rows
+
+
+def _gap_scale(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """Shifts under which even a policy that says the same to everybody changes its gap: the scale itself has moved."""
+    earned = {r["shift"]: r["earned"]["reference"] for r in result["gap"] if r["policy"] == GENERIC and not r["subset"]}
+    rows = []
+    for r in result["gap_change"]:
+        if r["policy"] == GENERIC and r["subset"] is None and r["significant"]:
+            text = (
+                f"Under the {r['shift']} shift the generic control's gap changes by {r['value']:+.2f} nats/token "
+                f"(interval {r['ci_low']:+.2f} to {r['ci_high']:+.2f}, n {r['n_id']} and {r['n_ood']}), though it says "
+                f"the same to everybody: there the references earn {earned[r['shift']]:.1f} nats/response, on ID "
+                f"{earned[ID]:.1f}, so that less, or more, can be missing. Read a change of a model's gap beside it."
+            )
+            rows.append(_row("gap-scale", text, GENERIC))
     return rows
 
 

@@ -38,7 +38,10 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class PolicyRow:
-    """One policy on ID data: its numbers as text, its sentence, and its change under each shift."""
+    """One policy on ID data: its numbers as text, its sentence, and its change under each shift.
+
+    repeated, blind: its own and the references'.
+    """
 
     policy: str
     kind: str
@@ -47,8 +50,8 @@ class PolicyRow:
     around: str
     bar: Bar | None
     earned: str
-    repeated: str
-    blind: str
+    repeated: tuple[str, str]
+    blind: tuple[str, str]
     line: Line
     changes: tuple[tuple[str, str, bool, str], ...]
 
@@ -80,8 +83,8 @@ def gap_view(result: Row) -> View | None:
     shifts = list(dict.fromkeys(row["shift"] for row in changes))
     far = {policy: row["value"] if row["value"] is not None else float("inf") for policy, row in on_id.items()}
     order = sorted(on_id, key=lambda policy: (kinds[policy] != "model", far[policy]))
-    shown = [row for policy, row in on_id.items() if kinds[policy] == "model"] or list(on_id.values())
-    most = max(row["ci_high"] or row["value"] or 0 for row in shown)  # a parrot would press models' bars to nothing
+    shown = [row for policy, row in on_id.items() if policy != "parrot"] or list(on_id.values())
+    most = max(row["ci_high"] or row["value"] or 0 for row in shown)  # a parrot would press all others to nothing
     by_shift = {(row["policy"], row["shift"]): row for row in changes}
     rows = tuple(
         _row(on_id[policy], kinds[policy], [by_shift.get((policy, shift)) for shift in shifts], most)
@@ -171,8 +174,9 @@ def _row(row: Row, kind: str, changes: Sequence[Row | None], most: float) -> Pol
     if row["value"] is not None and most > 0:
         missing, excess = (100 * max(row[part]["value"], 0) / most for part in ("missing", "excess"))
         beyond = missing + excess > 100
+        shrink = 100 / (missing + excess) if beyond else 1.0
         ends = None if beyond or row["ci_low"] is None else tuple(100 * row[k] / most for k in ("ci_low", "ci_high"))
-        bar = Bar(min(missing, 100), min(excess, 100 - min(missing, 100)), ends, beyond)
+        bar = Bar(missing * shrink, excess * shrink, ends, beyond)
     earned, repeated, blind = row["earned"], row["repeated"], row["blind"]
     return PolicyRow(
         row["policy"],
@@ -182,8 +186,8 @@ def _row(row: Row, kind: str, changes: Sequence[Row | None], most: float) -> Pol
         "no interval" if half_width(row) is None else _around(row),
         bar,
         f"{number(earned['value'], 1, False)} of {number(earned['reference'], 1, False)}",
-        f"{_two(repeated['value'])} (theirs {_two(repeated['reference'])})",
-        f"{_two(blind['value'])} (theirs {_two(blind['reference'])})",
+        (_two(repeated["value"]), _two(repeated["reference"])),
+        (_two(blind["value"]), _two(blind["reference"])),
         gap_line(row),
         tuple(_change(change) for change in changes),
     )
@@ -233,7 +237,8 @@ def _headline(models: Sequence[Row]) -> Line:
         return Line(tone, "gap_one", (Name(far["policy"]), f" {how}: ", _gap_of(far), "."))
     alike = sum(row["reading"] == "like-reference" for row in known)
     if alike == len(known):
-        return Line("calm", "gap_all_alike", (f"None of the {len(known)} models can be told from the reference.",))
+        whom = "Neither model" if alike == 2 else f"None of the {alike} models"
+        return Line("calm", "gap_all_alike", (f"{whom} can be told from the reference, at this n.",))
     told = f"{alike} of {len(known)} models cannot be told from the reference. " if alike else ""
     return Line("loss", "gap_far", (told, "Farthest from it: ", Name(far["policy"]), f", which {how}."))
 

@@ -235,7 +235,7 @@ def gap_table(result: dict[str, Any]) -> Table | None:
         control = row.kind != "model"
         who = Text(short(visible(row.policy), 32) + (" (control)" if control else ""))
         gap = Text(f"{row.gap}\n[{row.around}]")
-        cells = (Text(row.earned), Text(row.repeated), Text(row.reading))
+        cells = (Text(row.earned), Text(f"{row.repeated[0]}\n(theirs {row.repeated[1]})"), Text(row.reading))
         table.add_row(who, gap, *cells, style="dim" if control else None)
     return table
 
