@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
@@ -41,6 +42,8 @@ def make_result(
     config, groups, units = plan.config, plan.groups, [*plan.units, *component_units(plan)]
     scored, prompts = store.scored(plan.scorer_id), store.prompts(plan.scorer_id)
     subsets = plan.subsets(store)
+    # When scoring stops is decided by R-EMID alone: to what else is shown, the rounds before the last are nothing.
+    last = [replace(s, first=None) for s in subsets]
     answers = {g.subset: g.answers for g in groups}
     policies = [name for name in groups[0].answers if name not in CONTROLS]
     confidence = config.confidence
@@ -67,7 +70,7 @@ def make_result(
         "schema_version": SCHEMA_VERSION,
         "policies": [_policy_row(name, groups) for name in groups[0].answers],
         "subsets": [_subset_row(g, missing) for g in groups],
-        "gap": gap_rows(gap_list, subsets, told, answers, confidence),
+        "gap": gap_rows(gap_list, last, told, answers, confidence),
         "gap_change": change_rows(gap_list, bounds, confidence),
         "gap_contrasts": gap_contrast_rows(gap_list, policies, confidence),
         "information": information,
@@ -77,8 +80,8 @@ def make_result(
         "estimators": estimators,
         "agreement": agreement,
         "disagreements": disagreements,
-        "surface": surface_rows(subsets, answers, confidence),
-        "components": component_rows(plan, subsets, scored),
+        "surface": surface_rows(last, answers, confidence),
+        "components": component_rows(plan, last, scored),
         "bound": bounds,
         "divergence": divergences,
         "worst_case": measure.worst_rows(remid_list, bounds),
