@@ -208,12 +208,14 @@ def _subsets(result: Row, policies: Sequence[str]) -> tuple[tuple[str, tuple[Par
     made = []
     for subset, shift in dict.fromkeys((row["subset"], row["shift"]) for row in rows):
         found = {row["policy"]: row for row in rows if (row["subset"], row["shift"]) == (subset, shift)}
-        cells = tuple(
-            "n/a" if policy not in found else f"{_plain(found[policy])} [{_around(found[policy])}]"
-            for policy in policies
-        )
+        cells = tuple("n/a" if policy not in found else _in_subset(found[policy]) for policy in policies)
         made.append((subset, ("ID data",) if shift == "id" else shift_name(shift), cells))
     return tuple(made)
+
+
+def _in_subset(row: Row) -> str:
+    reading = row["reading"]
+    return f"{_plain(row)} [{_around(row)}]" + ("" if reading in (None, "like-reference") else f" {READINGS[reading]}")
 
 
 def _closer(result: Row, row: Row) -> Line:
