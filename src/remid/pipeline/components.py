@@ -185,9 +185,12 @@ def cell_rows(
                 "kept": None if policy == REFERENCE else _kept(kept),
             }
         )
-    for row, adjusted in zip(rows, holm(tests), strict=True):
-        known = bool(np.isfinite(adjusted)) and row["kept"]["value"] is not None
-        row["p_adjusted"] = number(float(adjusted))
+    # A part of which nothing can be told stays in the family. Left out, the reference's luck would choose the family:
+    # where it lies too high a policy lies too far below it, and there would be fewer parts to correct for.
+    for row, test, adjusted in zip(rows, tests, holm([1.0 if np.isnan(p) else p for p in tests]), strict=True):
+        tested = bool(np.isfinite(test))
+        known = tested and row["kept"]["value"] is not None
+        row["p_adjusted"] = number(float(adjusted)) if tested else None
         row["ignored"] = bool(adjusted < 1 - confidence and row["kept"]["value"] < KEPT_MOST) if known else None
     return rows
 
@@ -212,7 +215,6 @@ class Looked:
 
     def __init__(self, swaps: Swaps, scored: Scored) -> None:
         self.swaps, self._scored = swaps, scored
-        self._place = {sample.sample_id: i for i, sample in enumerate(swaps.group.samples)}
         self._own = [prompt_key(messages) for messages in swaps.own]
         self._keys = {
             (swapped, together): [
@@ -246,10 +248,6 @@ class Looked:
             self._drops[policy, quantity] = self._made(self.swaps.group.answers[policy], quantity)
         return self._drops[policy, quantity][(*COMPONENTS, WHOLE).index(name)]
 
-    def rows_of(self, samples: Sequence[Sample]) -> list[int]:
-        """Places of these samples."""
-        return [self._place[sample.sample_id] for sample in samples]
-
     def _made(self, texts: Texts, quantity: str) -> list[FloatArray]:
         own_B = np.array([self._logp(key, text) for key, text in zip(self._own, texts, strict=True)])
         if quantity == "replace":
@@ -282,14 +280,7 @@ def _influences(
         drop_Bm = one.drop(policy, quantity, name)
         if minus is not None:
             drop_Bm = drop_Bm - one.drop(minus, quantity, name)
-        made = mean_drop(drop_Bm, one.partner(quantity, name))
-        rows = one.rows_of(s.samples)
-        if len(rows) == len(made.phi_B):
-            return made
-        phi_B = made.phi_B[rows]  # after the first of several rounds: fewer samples
-        n = int(np.isfinite(phi_B).sum())
-        value = float(np.nanmean(phi_B)) if n else float("nan")
-        return Influence(value, phi_B, n, phi_B.size - n, made.unit, made.stratum_B[rows])
+        return mean_drop(drop_Bm, one.partner(quantity, name))
 
     return influence
 
