@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -68,3 +70,13 @@ def test_the_page_has_a_section_with_every_policy(monkeypatch: pytest.MonkeyPatc
     section = show._meaning(rows["meaning"])
     assert [row[0] for row in section.tables[0].rows][:2] == ["reference", "noise 10%"]
     assert len(section.tables) == 4
+
+
+def test_a_reference_that_earns_very_little_is_not_taken_for_one_that_only_echoes() -> None:
+    scene = list(scenes(54, 0))[-1]
+    answers_XY = np.where(scene.echo_XY.any(1, keepdims=True), 0.0, scene.reference_XY)
+    law_Y = exact.output_law(scene.p_X, answers_XY)[:, None]
+    weak_XY = 0.1 * answers_XY + 0.9 * law_Y
+    weak = replace(scene, reference_XY=weak_XY / weak_XY.sum(-1, keepdims=True))
+    earned = check._measured(weak)["told",]
+    assert ((earned > check.TOLERANCE) & (earned < -np.log1p(-check.BEGIN))).all()

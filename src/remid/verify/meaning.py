@@ -104,8 +104,8 @@ class CopyingRow:
 @dataclass(frozen=True, slots=True)
 class Meaning:
     """Everything `meaning` found. *_right: of n worlds, those with the order wholly right, by the gap, by EMI, and by
-    cross-information. n_told: worlds in which the reference earns more than a response that tells nothing, so that
-    its information is not all echoes; told_right: of these, with the order right by the gap but for UNPROVEN."""
+    cross-information. n_told: worlds in which the reference earns anything, so that its information is not all
+    echoes; told_right: of these, with the order right by the gap but for UNPROVEN."""
 
     n: int
     n_told: int
@@ -169,8 +169,7 @@ def _measured(scene: Scene) -> dict[tuple[str, ...], FloatArray]:
     told = {begin: telling(p_X, reference_XY, scene.echo_XY, begin=begin) for begin in BEGINS}
     fresh = telling(q_X, reference_XY, scene.echo_XY)
     ours = told[BEGIN]
-    # What tells nothing earns -log(1 - begin), for not being a copy.
-    earned_X = (reference_XY * ours.earned_XY).sum(-1) + np.log1p(-BEGIN)
+    earned_X = (reference_XY * ours.earned_XY).sum(-1)
     found: dict[tuple[str, ...], FloatArray] = {("told",): mean_over(p_X, earned_X)}
     for name, policy_XY in policies(scene).items():
         for begin in BEGINS:
