@@ -162,7 +162,7 @@ def test_groups_of_two_subsets_stay_apart() -> None:
     labels = ["a", "a", "b"]
     cell = together([random_pairs(3, 4, labels), random_pairs(3, 5, labels)])
     assert len(set(cell.group_B[:3]) & set(cell.group_B[3:])) == 0
-    weight_RB = draw_contexts(cell, seed=0, resamples=50).weight_RB
+    weight_RB = draw_contexts(cell, seed=0, resamples=50)
     assert weight_RB.sum(axis=1) == pytest.approx(1)
     assert (weight_RB[:, 0] == weight_RB[:, 1]).all()
     assert weight_RB[0] == pytest.approx(1 / 6)
@@ -218,6 +218,18 @@ def test_intervals_cover_also_where_a_part_is_exactly_zero(missing: float, exces
     held = sum(m.ci_low <= truth <= m.ci_high for m in made)
     # 95% of 250, three and a half standard errors down; skewed data of 60 contexts cost two points.
     assert held >= runs * (0.93 - 3.5 * np.sqrt(0.95 * 0.05 / runs))
+
+
+def test_intervals_cover_where_a_cell_is_made_of_many_small_subsets() -> None:
+    rng, runs = np.random.default_rng(11), 400
+
+    def cell() -> Paired:
+        return together([_normal(2, rng) for _ in range(10)])
+
+    draws = draw_contexts(cell(), seed=0, resamples=1000)
+    parts = [part_estimate(measure_gap(cell(), draws), "missing", 0.95) for _ in range(runs)]
+    held = sum(part.ci_low <= 0 <= part.ci_high for part in parts)
+    assert abs(held - 0.95 * runs) < 3.5 * np.sqrt(0.95 * 0.05 * runs)
 
 
 def test_p_values_of_a_part_are_uniform_where_nothing_is_missing() -> None:

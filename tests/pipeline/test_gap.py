@@ -118,5 +118,18 @@ def test_what_is_missing_is_left_out_counted_and_never_zero() -> None:
     assert not change["significant"]
 
 
+def test_policies_are_held_against_each_other_where_both_answered() -> None:
+    """One answers only where it earns much, two where it earns little; where both do they are the same."""
+    _, made, _ = parts()
+    some, earned_B = made["french"]["two"], np.arange(N) + 0.0
+    high, low = (
+        Told(np.where(keep_B, earned_B, np.nan), some.repeated_B, some.blind_B, some.tokens_B)
+        for keep_B in (np.arange(N) >= 5, np.arange(N) < N - 5)
+    )
+    _, _, contrasts = rows_of({**made, "french": made["french"] | {"one": high, "two": low}})
+    row = next(row for row in contrasts if row["shift"] == "user")
+    assert (row["value"], row["n"], row["p_value"]) == (0, N - 10, 1)
+
+
 def test_the_same_data_give_the_same_bytes() -> None:
     assert rows_of() == rows_of()

@@ -6,7 +6,6 @@ from remid.estimate.design import balanced_design
 from remid.estimate.divergence import Divergence, classifier_js, cross_fitted_logits, rjsd
 from remid.estimate.estimators import ceiling, infonce, infonce_tempered, interpolated, l1out, nwj, retrieval, smile
 from remid.estimate.gap import (
-    Draws,
     Gap,
     Paired,
     Told,
@@ -31,7 +30,6 @@ __all__ = [
     "Copier",
     "Copyable",
     "Divergence",
-    "Draws",
     "Gap",
     "Influence",
     "Paired",

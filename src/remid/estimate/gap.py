@@ -133,18 +133,13 @@ def together(parts: Sequence[Paired], whole: Sequence[int] | None = None) -> Pai
     )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Draws:
-    """Contexts drawn anew: weight_RB (1 + R, B), the first row the data as they are; df: contexts less subsets."""
+def draw_contexts(pairs: Paired, *, seed: int, resamples: int = RESAMPLES) -> FloatArray:
+    """(1 + resamples, B) weights of contexts drawn anew, whole groups, subset by subset; the first row is the data.
 
-    weight_RB: FloatArray
-    df: float
-
-
-def draw_contexts(pairs: Paired, *, seed: int, resamples: int = RESAMPLES) -> Draws:
-    """Resamples of a cell's contexts, whole groups, subset by subset. One for all policies of a cell."""
-    rng, n = np.random.default_rng(seed), pairs.short_B.size
-    weight_RB, df = np.zeros((resamples + 1, n)), 0.0
+    One for all policies of a cell: it does not look at values.
+    """
+    rng = np.random.default_rng(seed)
+    weight_RB = np.zeros((resamples + 1, pairs.short_B.size))
     for s, share in enumerate(pairs.share_S):
         inside_B = pairs.stratum_B == s
         labels, group_B = np.unique(pairs.group_B[inside_B], return_inverse=True)
@@ -153,21 +148,21 @@ def draw_contexts(pairs: Paired, *, seed: int, resamples: int = RESAMPLES) -> Dr
         count_RG = rng.multinomial(labels.size, np.full(labels.size, 1 / labels.size), size=resamples)
         drawn_RB = np.concatenate([np.ones((1, labels.size)), count_RG])[:, group_B]
         weight_RB[:, inside_B] = share * drawn_RB / drawn_RB.sum(axis=1, keepdims=True)
-        df += labels.size - 1
-    return Draws(weight_RB, df)
+    return weight_RB
 
 
-def measure_gap(pairs: Paired, draws: Draws, *, confidence: float = 0.95) -> Gap:
-    """The gap of one cell.
+def measure_gap(pairs: Paired, weight_RB: FloatArray, *, confidence: float = 0.95) -> Gap:
+    """The gap of one cell, with the weights of `draw_contexts`.
 
-    Resamples lie farther from the estimate than drawing with replacement puts them, by sqrt(n / (n - 1)) and by the
-    ratio of Student's and the normal quantile, without which intervals of small samples do not cover.
+    Resamples lie farther from the estimate than drawing with replacement puts them, by sqrt(n / (n - subsets)) and by
+    the ratio of Student's and the normal quantile, without which intervals of small samples do not cover.
     """
-    short_R, over_R, length_R, here_R = _means(pairs, draws.weight_RB).T
-    df, tail = min(draws.df, _freedom(pairs)), (1 + confidence) / 2
+    short_R, over_R, length_R, here_R = _means(pairs, weight_RB).T
+    n, df = _freedom(pairs)
+    tail = (1 + confidence) / 2
     with np.errstate(invalid="ignore", divide="ignore"):
         missing_R, excess_R = short_R / length_R, over_R / here_R
-        widen = np.sqrt(1 + np.divide(1.0, df)) * special.stdtrit(df, tail) / special.ndtri(tail)
+        widen = np.sqrt(np.divide(n, df)) * special.stdtrit(df, tail) / special.ndtri(tail)
     missing, excess = float(missing_R[0]), float(excess_R[0])
     missing_R, excess_R = missing + widen * (missing_R[1:] - missing), excess + widen * (excess_R[1:] - excess)
     return Gap(missing, excess, missing_R, excess_R, pairs.n, pairs.short_B.size - pairs.n, df)
@@ -190,13 +185,11 @@ def _means(pairs: Paired, weight_RB: FloatArray) -> FloatArray:
     return sums_R4
 
 
-def _freedom(pairs: Paired) -> float:
-    """Contexts with a value, or groups of them, less subsets that hold any."""
-    found = 0
-    for s in range(pairs.share_S.size):
-        group_B = pairs.group_B[np.isfinite(pairs.short_B) & (pairs.stratum_B == s)]
-        found += max(np.unique(group_B).size - 1, 0)
-    return float(found)
+def _freedom(pairs: Paired) -> tuple[float, float]:
+    """Contexts with a value, or groups of them; and these less the subsets that hold any."""
+    here_B = np.isfinite(pairs.short_B)
+    sizes = [np.unique(pairs.group_B[here_B & (pairs.stratum_B == s)]).size for s in range(pairs.share_S.size)]
+    return float(sum(sizes)), float(sum(size - 1 for size in sizes if size))
 
 
 def gap_estimate(gap: Gap, confidence: float) -> Estimate:

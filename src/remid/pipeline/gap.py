@@ -6,14 +6,13 @@ What the gap is stands in estimate/gap.py; the files' format in docs/result.md.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from zlib import crc32
 
 import numpy as np
 
 from remid.estimate import (
-    Draws,
     Gap,
     Paired,
     draw_contexts,
@@ -36,12 +35,16 @@ _ENDS = ("value", "ci_low", "ci_high")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GapCell:
-    """A subset, or all subsets of a shift (subset None): every policy against the reference, on the same resamples."""
+    """A subset, or all subsets of a shift (subset None): every policy against the reference, on the same resamples.
+
+    seed: what these were drawn with.
+    """
 
     subset: str | None
     shift: str
     pairs: Mapping[str, Paired]
     gaps: Mapping[str, Gap]
+    seed: int
 
 
 def gap_cells(subsets: Sequence[SubsetScores], told: AllTold, confidence: float, seed: int) -> list[GapCell]:
@@ -66,9 +69,9 @@ def gap_cells(subsets: Sequence[SubsetScores], told: AllTold, confidence: float,
 def _cell(subset: str | None, shift: str, pairs: Mapping[str, Paired], confidence: float, seed: int) -> GapCell:
     # Cells are of different contexts, so each is drawn with a seed of its own; policies of a cell share theirs.
     own = int(np.random.SeedSequence([seed, crc32(f"{subset}\n{shift}".encode())]).generate_state(1)[0])
-    draws: Draws = draw_contexts(next(iter(pairs.values())), seed=own)
-    gaps = {policy: measure_gap(pair, draws, confidence=confidence) for policy, pair in pairs.items()}
-    return GapCell(subset, shift, pairs, gaps)
+    draws_RB = draw_contexts(next(iter(pairs.values())), seed=own)
+    gaps = {policy: measure_gap(pair, draws_RB, confidence=confidence) for policy, pair in pairs.items()}
+    return GapCell(subset, shift, pairs, gaps, own)
 
 
 def gap_rows(
@@ -140,14 +143,22 @@ def change_rows(gap_list: Sequence[GapCell], bounds: Sequence[Row], confidence: 
 
 
 def gap_contrast_rows(gap_list: Sequence[GapCell], policies: Sequence[str], confidence: float) -> list[Row]:
-    """Rows of `gap_contrasts`: gap of one policy less another's on the same contexts, pooled shifts."""
+    """Rows of `gap_contrasts`: gap of one policy less another's on the contexts that both have, pooled shifts."""
     rows: list[Row] = []
     for cell in (cell for cell in gap_list if cell.subset is None):
-        for policy, versus in combinations(policies, 2):
-            made = numbers(gap_difference(cell.gaps[policy], cell.gaps[versus], confidence))
+        here = {policy: np.isfinite(cell.pairs[policy].short_B) for policy in policies}
+        alike = len({here_B.tobytes() for here_B in here.values()}) < 2
+        draws_RB = None if alike else draw_contexts(cell.pairs[policies[0]], seed=cell.seed)
+        for names in combinations(policies, 2):
+            ours, theirs = (cell.gaps[name] for name in names)
+            if draws_RB is not None:
+                both_B = np.logical_and(*(here[name] for name in names))
+                pairs = (cell.pairs[name] for name in names)
+                common = (replace(pair, short_B=np.where(both_B, pair.short_B, np.nan)) for pair in pairs)
+                ours, theirs = (measure_gap(pair, draws_RB, confidence=confidence) for pair in common)
+            made = numbers(gap_difference(ours, theirs, confidence))
             del made["n_missing"]
-            both = {"versus": versus, "n": min(cell.gaps[name].n for name in (policy, versus))}
-            rows.append({**place(policy, None, cell.shift), **made, **both})
+            rows.append({**place(names[0], None, cell.shift), **made, "versus": names[1], "n": ours.n})
     adjust(rows, confidence, family=lambda row: row["shift"])
     return rows
 
