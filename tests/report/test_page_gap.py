@@ -36,6 +36,18 @@ def test_controls_and_models_are_told_apart_in_words() -> None:
     )
 
 
+def test_who_cannot_be_told_from_the_reference_is_not_called_farthest() -> None:
+    result = make_result()
+    for row in result["gap"]:
+        if row["policy"] == "rp-sft-8b":
+            row["reading"] = "like-reference"
+    view = gap_view(result)
+    assert view is not None
+    assert view.headline.text == (
+        "2 of 3 models cannot be told from the reference. Farthest from it: rp-base-8b, which tells less of its input."
+    )
+
+
 def test_a_parrot_does_not_press_the_models_bars_to_nothing() -> None:
     view = gap_view(make_result())
     assert view is not None

@@ -232,17 +232,19 @@ def _headline(models: Sequence[Row]) -> Line:
     known = [row for row in models if row["reading"] is not None]
     if not known:
         return Line("unknown", "gap_none", ("No model's gap to the reference could be measured.",))
-    far = known[-1]
-    how = READINGS[far["reading"]]
     if len(known) == 1:
-        tone = _TONES.get(far["reading"], "loss")
-        return Line(tone, "gap_one", (Name(far["policy"]), f" {how}: ", _gap_of(far), "."))
-    alike = sum(row["reading"] == "like-reference" for row in known)
-    if alike == len(known):
+        (one,) = known
+        tone = _TONES.get(one["reading"], "loss")
+        return Line(tone, "gap_one", (Name(one["policy"]), f" {READINGS[one['reading']]}: ", _gap_of(one), "."))
+    told = [row for row in known if row["reading"] != "like-reference"]
+    alike = len(known) - len(told)
+    if not told:
         whom = "Neither model" if alike == 2 else f"None of the {alike} models"
         return Line("calm", "gap_all_alike", (f"{whom} can be told from the reference, at this n.",))
-    told = f"{alike} of {len(known)} models cannot be told from the reference. " if alike else ""
-    return Line("loss", "gap_far", (told, "Farthest from it: ", Name(far["policy"]), f", which {how}."))
+    others = f"{alike} of {len(known)} models cannot be told from the reference. " if alike else ""
+    far = told[-1]  # the largest gap of all may be one whose interval is too wide to tell
+    parts = (others, "Farthest from it: ", Name(far["policy"]), f", which {READINGS[far['reading']]}.")
+    return Line("loss", "gap_far", parts)
 
 
 def _plain(row: Row) -> str:
