@@ -158,14 +158,33 @@ def test_a_subset_keeps_its_share_whatever_it_misses() -> None:
     assert measured(together([full, holed])).excess == pytest.approx(full.over_B.mean())
 
 
-def test_groups_of_two_subsets_stay_apart() -> None:
+def test_subsets_that_share_no_group_are_drawn_apart() -> None:
     labels = ["a", "a", "b"]
     cell = together([random_pairs(3, 4, labels), random_pairs(3, 5, labels)])
     assert len(set(cell.group_B[:3]) & set(cell.group_B[3:])) == 0
-    weight_RB = draw_contexts(cell, seed=0, resamples=50)
-    assert weight_RB.sum(axis=1) == pytest.approx(1)
-    assert (weight_RB[:, 0] == weight_RB[:, 1]).all()
-    assert weight_RB[0] == pytest.approx(1 / 6)
+    drawn_RB = draw_contexts(cell, seed=0, resamples=50)
+    assert (drawn_RB[:, 0] == drawn_RB[:, 1]).all()
+    assert (drawn_RB[0] == 1).all()
+    assert not (drawn_RB[:, 0] == drawn_RB[:, 3]).all()
+
+
+def test_a_group_in_several_subsets_is_drawn_once_for_all_of_them() -> None:
+    rng, runs, labels = np.random.default_rng(12), 300, [str(i) for i in range(12)]
+
+    def cell() -> Paired:
+        shared = rng.normal(0, 0.8, 12)
+        each = np.full(12, 20.0)
+        fixed = (np.zeros(12, dtype=np.int64), np.ones(1), np.arange(12))
+        parts = [Paired(20 * (shared + rng.normal(0, 0.6, 12)), each, each, *fixed) for _ in range(5)]
+        return together(parts, groups=labels * 5)
+
+    draws = draw_contexts(cell(), seed=0, resamples=1000)
+    assert (draws[:, :12] == draws[:, 12:24]).all()
+    gaps = [measure_gap(cell(), draws) for _ in range(runs)]
+    assert gaps[0].df == 11
+    parts = [part_estimate(gap, "missing", 0.95) for gap in gaps]
+    held = sum(part.ci_low <= 0 <= part.ci_high for part in parts)
+    assert abs(held - 0.95 * runs) < 3.5 * np.sqrt(0.95 * 0.05 * runs)
 
 
 @given(st.integers(0, 10_000), st.integers(2, 12))

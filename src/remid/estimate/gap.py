@@ -18,7 +18,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-from scipy import special
+from scipy import sparse, special
+from scipy.sparse import csgraph
 
 from remid.types import Estimate, FloatArray, IntArray
 
@@ -68,7 +69,7 @@ class Paired:
 class Gap:
     """The gap with its two parts, and the same for each resample (R,), before negative parts are cut off.
 
-    missing, excess: signed, nats/token; `value` cuts. df: contexts (or groups) less subsets.
+    missing, excess: signed, nats/token; `value` cuts. df: contexts (or groups) less what is drawn by itself.
     """
 
     missing: float
@@ -116,48 +117,62 @@ def paired(policy: Told, reference: Told, groups: Sequence[str] | None = None) -
     return Paired(short_B, over_B, length_B, np.zeros(n, dtype=np.int64), np.ones(1), group_B.astype(np.int64))
 
 
-def together(parts: Sequence[Paired], whole: Sequence[int] | None = None) -> Paired:
-    """Several subsets as one cell, each drawn anew by itself. whole: their sizes, where only a part was scored."""
+def together(
+    parts: Sequence[Paired], whole: Sequence[int] | None = None, groups: Sequence[str] | None = None
+) -> Paired:
+    """Several subsets as one cell. whole: their sizes, where only a part was scored.
+
+    groups: labels of all contexts in order, of which one may stand in several subsets; without it none does.
+    """
     sizes = np.array([part.short_B.size for part in parts] if whole is None else whole, dtype=np.float64)
     stratum = [np.full(part.short_B.size, s) for s, part in enumerate(parts)]
-    # A group that reaches into several subsets is one group per subset: subsets are drawn apart.
     starts = np.cumsum([0, *(int(part.group_B.max(initial=-1)) + 1 for part in parts[:-1])])
-    group = [part.group_B + start for part, start in zip(parts, starts, strict=True)]
+    apart_B = np.concatenate([part.group_B + start for part, start in zip(parts, starts, strict=True)])
+    group_B = apart_B if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1].astype(np.int64)
     return Paired(
         np.concatenate([part.short_B for part in parts]),
         np.concatenate([part.over_B for part in parts]),
         np.concatenate([part.length_B for part in parts]),
         np.concatenate(stratum),
         sizes / sizes.sum(),
-        np.concatenate(group),
+        group_B,
     )
 
 
 def draw_contexts(pairs: Paired, *, seed: int, resamples: int = RESAMPLES) -> FloatArray:
-    """(1 + resamples, B) weights of contexts drawn anew, whole groups, subset by subset; the first row is the data.
+    """(1 + resamples, B) how often each context is drawn, whole groups at once; the first row is the data.
 
     One for all policies of a cell: it does not look at values.
     """
     rng = np.random.default_rng(seed)
-    weight_RB = np.zeros((resamples + 1, pairs.short_B.size))
-    for s, share in enumerate(pairs.share_S):
-        inside_B = pairs.stratum_B == s
+    drawn_RB = np.ones((resamples + 1, pairs.short_B.size))
+    apart_B = _drawn_apart(pairs)
+    for one in np.unique(apart_B):
+        inside_B = apart_B == one
         labels, group_B = np.unique(pairs.group_B[inside_B], return_inverse=True)
-        if not labels.size:
-            continue
         count_RG = rng.multinomial(labels.size, np.full(labels.size, 1 / labels.size), size=resamples)
-        drawn_RB = np.concatenate([np.ones((1, labels.size)), count_RG])[:, group_B]
-        weight_RB[:, inside_B] = share * drawn_RB / drawn_RB.sum(axis=1, keepdims=True)
-    return weight_RB
+        drawn_RB[1:, inside_B] = count_RG[:, group_B]
+    return drawn_RB
 
 
-def measure_gap(pairs: Paired, weight_RB: FloatArray, *, confidence: float = 0.95) -> Gap:
-    """The gap of one cell, with the weights of `draw_contexts`.
+def _drawn_apart(pairs: Paired) -> IntArray:
+    """(B,) what is drawn by itself: a subset, or several that share a group and so depend."""
+    subsets = pairs.share_S.size
+    if np.unique(pairs.group_B * subsets + pairs.stratum_B).size == np.unique(pairs.group_B).size:
+        return pairs.stratum_B
+    edges = (np.ones(pairs.stratum_B.size), (pairs.stratum_B, subsets + pairs.group_B))
+    nodes = subsets + int(pairs.group_B.max(initial=-1)) + 1
+    _, linked = csgraph.connected_components(sparse.coo_array(edges, shape=(nodes, nodes)), directed=False)
+    return np.asarray(linked[pairs.stratum_B], dtype=np.int64)
 
-    Resamples lie farther from the estimate than drawing with replacement puts them, by sqrt(n / (n - subsets)) and by
-    the ratio of Student's and the normal quantile, without which intervals of small samples do not cover.
+
+def measure_gap(pairs: Paired, drawn_RB: FloatArray, *, confidence: float = 0.95) -> Gap:
+    """The gap of one cell, on the draws of `draw_contexts`.
+
+    Resamples lie farther from the estimate than drawing with replacement puts them, by sqrt(n / df) and by the
+    ratio of Student's and the normal quantile, without which intervals of small samples do not cover.
     """
-    short_R, over_R, length_R, here_R = _means(pairs, weight_RB).T
+    short_R, over_R, length_R, here_R = _means(pairs, drawn_RB).T
     n, df = _freedom(pairs)
     tail = (1 + confidence) / 2
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -168,27 +183,27 @@ def measure_gap(pairs: Paired, weight_RB: FloatArray, *, confidence: float = 0.9
     return Gap(missing, excess, missing_R, excess_R, pairs.n, pairs.short_B.size - pairs.n, df)
 
 
-def _means(pairs: Paired, weight_RB: FloatArray) -> FloatArray:
+def _means(pairs: Paired, drawn_RB: FloatArray) -> FloatArray:
     """(R, 4) means of short, over and length of the contexts that are there, and the share of the subsets they are in.
 
     A subset keeps its share whatever it misses; one without any context that is there drops out.
     """
     here_B = np.isfinite(pairs.short_B)
     columns_B4 = np.stack([pairs.short_B, pairs.over_B, pairs.length_B, np.ones(here_B.size)], axis=1)
-    sums_R4 = np.zeros((len(weight_RB), 4))
+    sums_R4 = np.zeros((len(drawn_RB), 4))
     for s, share in enumerate(pairs.share_S):
         inside_B = here_B & (pairs.stratum_B == s)
         if inside_B.any():
-            drawn_R4 = weight_RB[:, inside_B] @ columns_B4[inside_B]
+            drawn_R4 = drawn_RB[:, inside_B] @ columns_B4[inside_B]
             with np.errstate(invalid="ignore"):
                 sums_R4 += share * drawn_R4 / drawn_R4[:, 3:]
     return sums_R4
 
 
 def _freedom(pairs: Paired) -> tuple[float, float]:
-    """Contexts with a value, or groups of them; and these less the subsets that hold any."""
-    here_B = np.isfinite(pairs.short_B)
-    sizes = [np.unique(pairs.group_B[here_B & (pairs.stratum_B == s)]).size for s in range(pairs.share_S.size)]
+    """Contexts with a value, or groups of them; and these less one for whatever is drawn by itself."""
+    here_B, apart_B = np.isfinite(pairs.short_B), _drawn_apart(pairs)
+    sizes = [np.unique(pairs.group_B[here_B & (apart_B == one)]).size for one in np.unique(apart_B)]
     return float(sum(sizes)), float(sum(size - 1 for size in sizes if size))
 
 
@@ -246,9 +261,7 @@ def gap_bound(on_id: Paired, length_ood: float, t: float) -> float:
     here_B = np.isfinite(on_id.short_B)
     if not here_B.any() or not np.isfinite([length_ood, t]).all() or length_ood <= 0:
         return float("nan")
-    inside_S = np.bincount(on_id.stratum_B, minlength=on_id.share_S.size)
-    as_it_is_B = (on_id.share_S / np.maximum(inside_S, 1))[on_id.stratum_B]
-    short, _, length, _ = _means(on_id, as_it_is_B[None])[0]
+    short, _, length, _ = _means(on_id, np.ones((1, here_B.size)))[0]
     missing = float(short / length)
     h_B = (on_id.short_B - missing * on_id.length_B)[here_B]
     return float(t * (np.ptp(h_B) / length_ood + np.ptp(on_id.over_B[here_B])))

@@ -59,8 +59,10 @@ def gap_cells(subsets: Sequence[SubsetScores], told: AllTold, confidence: float,
     for shift in dict.fromkeys(s.shift for s in subsets):
         parts = [s for s in subsets if s.shift == shift]
         whole = [s.whole for s in parts if s.whole is not None]
+        labels = [label for s in parts for label in s.clusters or ()] or None
         pooled = {
-            policy: together([single[s.subset][policy] for s in parts], whole or None) for policy in subsets[0].scores
+            policy: together([single[s.subset][policy] for s in parts], whole or None, labels)
+            for policy in subsets[0].scores
         }
         made.append(_cell(None, shift, pooled, confidence, seed))
     return made
