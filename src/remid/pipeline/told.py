@@ -48,7 +48,7 @@ def input_texts(sample: Sample) -> list[str]:
 
 
 class _Look:
-    """Token log-probabilities of one subset's responses. Each pair is read once; policies share references' scores."""
+    """Token log-probabilities of one subset's responses, read from the store pair by pair."""
 
     def __init__(self, group: Group, scorer_id: str, store: Store, renderer: ChatRenderer) -> None:
         self._keys, self._scorer_id, self._store, self._renderer = group.keys, scorer_id, store, renderer
