@@ -82,6 +82,9 @@ def test_an_older_result_has_no_gap_and_one_without_scores_says_so() -> None:
     assert {row.line.code for row in view.rows} == {"gap_unknown"}
     assert {row.gap for row in view.rows} == {"n/a"}
     assert view.headline.code == "gap_none"
+    blank = make_result(all_null=True)
+    page = render_page(blank, make_details(blank))
+    assert page.index("<h1>") < page.index("No change under shift could be estimated.") < page.index("</h1>")
 
 
 def test_the_terminal_has_it_first() -> None:
