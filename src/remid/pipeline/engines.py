@@ -152,6 +152,10 @@ class Engines:
         """Identifies everything besides prompt and response that a score depends on."""
         return content_key([*self.identity, overflow, max_tokens, RENDER_VERSION])
 
+    def renderer(self) -> ChatRenderer:
+        """What makes token ids. No server is asked anything: its tokenizer is here."""
+        return self._scorer.renderer if self._scorer is not None else self.reader()[0]
+
     def reader(self) -> tuple[ChatRenderer, int]:
         """What makes token ids, and how many of them fit into the model. A server is probed first."""
         if self._reader is None:

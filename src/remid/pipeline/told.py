@@ -27,7 +27,7 @@ AllTold = Mapping[str, Mapping[str, Told]]
 
 def tell(plan: Plan, store: Store, engines: Engines, progress: Progress) -> AllTold:
     """What every policy's responses tell, by subset and policy, once the store holds the scores."""
-    renderer, _ = engines.reader()
+    renderer = engines.renderer()
     told: dict[str, dict[str, Told]] = {}
     with progress.stage("earned and repeated", sum(len(g.samples) for g in plan.groups)) as step:
         for g in plan.groups:
