@@ -23,7 +23,7 @@ def test_controls_and_models_are_told_apart_in_words() -> None:
     words = {row.policy: row.line.text for row in view.rows}
     assert words["parrot"].startswith("Repeats its input: copies make up 3.21 nats/token")
     assert words["generic"].startswith("Would fit any input")
-    assert words["generic"].endswith("It gave 1 different response to 12 inputs.")
+    assert words["generic"].endswith("It gave one response to 12 inputs.")
     assert words["shuffled"].startswith("Is about something else")
     assert words["rp-base-8b"] == (
         "Tells less of its input than the references: 8.1 nats/response earned, the references 16.5."

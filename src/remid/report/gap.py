@@ -135,7 +135,7 @@ def _repeats(row: Row) -> list[Part]:
 def _generic(row: Row) -> list[Part]:
     own, theirs = row["blind"]["value"], row["blind"]["reference"]
     texts, n = row["n_distinct"], row["n"]
-    same = f" It gave {texts} different response{'s' * (texts > 1)} to {n} inputs." if texts < n else ""
+    same = "" if texts >= n else f" It gave {'one response' if texts == 1 else f'{texts} responses'} to {n} inputs."
     return [
         f"Would fit any input: it tells next to nothing of it ({_share(row)}), in words to be expected of anyone: "
         f"without the input they cost {_two(own)} nats/token, the references' {_two(theirs)}.{same}"
