@@ -26,6 +26,12 @@ class Estimated(Strict):
     ci_high: Number | None
 
 
+class Tested(Estimated):
+    p_value: Chance | None
+    p_adjusted: Chance | None
+    significant: bool
+
+
 class Policy(Strict):
     policy: str
     kind: Literal["control", "model"]
@@ -69,13 +75,10 @@ class GapRow(Estimated):
     reading: Literal["like-reference", "misses", "repeats", "generic", "elsewhere"] | None
 
 
-class GapChange(Estimated):
+class GapChange(Tested):
     policy: str
     subset: str | None
     shift: str
-    p_value: Chance | None
-    p_adjusted: Chance | None
-    significant: bool
     n_id: Count
     n_ood: Count
     n_missing: Count
@@ -84,14 +87,11 @@ class GapChange(Estimated):
     bound: Number | None
 
 
-class GapContrast(Estimated):
+class GapContrast(Tested):
     policy: str
     versus: str
     subset: None
     shift: str
-    p_value: Chance | None
-    p_adjusted: Chance | None
-    significant: bool
     n: Count
     unit: Literal["nats/token"]
 
@@ -117,28 +117,22 @@ class Remi(Estimated):
     unit: Unit
 
 
-class Remid(Estimated):
+class Remid(Tested):
     policy: str
     subset: str | None
     shift: str
-    p_value: Chance | None
-    p_adjusted: Chance | None
-    significant: bool
     n_id: Count
     n_ood: Count
     n_missing: Count
     unit: Unit
 
 
-class Contrast(Estimated):
+class Contrast(Tested):
     policy: str
     versus: str
     quantity: Literal["remi", "remid"]
     subset: None
     shift: str
-    p_value: Chance | None
-    p_adjusted: Chance | None
-    significant: bool
     n: Count
     unit: Unit
 

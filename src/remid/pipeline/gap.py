@@ -25,7 +25,7 @@ from remid.estimate import (
     part_estimate,
     together,
 )
-from remid.pipeline.measure import Row, SubsetScores, adjust, cells, mean_influence, number, numbers, place
+from remid.pipeline.measure import Row, SubsetScores, adjust, cells, id_cell, mean_influence, number, numbers, place
 from remid.pipeline.policies import CONTROLS, REFERENCE, Texts
 from remid.pipeline.told import AllTold
 from remid.types import ID, FloatArray
@@ -116,12 +116,12 @@ def change_rows(gap_list: Sequence[GapCell], bounds: Sequence[Row], confidence: 
 
     bounds: rows of `bound`, whose t (share of inputs that the shift moves) bounds the change.
     """
-    base = _base(gap_list)
+    base = id_cell(gap_list)
+    if base is None:
+        return []
     moved = {(r["subset"], r["shift"], r["policy"]): r["ingredients"]["t"] for r in bounds}
     rows: list[Row] = []
-    for cell in gap_list if base is not None else ():
-        if cell.shift == ID or base is None:
-            continue
+    for cell in (cell for cell in gap_list if cell.shift != ID):
         for policy in (name for name in cell.gaps if name != REFERENCE):
             ours, before = cell.gaps[policy], base.gaps[policy]
             made = numbers(gap_difference(ours, before, confidence))
@@ -163,10 +163,6 @@ def gap_contrast_rows(gap_list: Sequence[GapCell], policies: Sequence[str], conf
             rows.append({**place(names[0], None, cell.shift), **made, "versus": names[1], "n": ours.n})
     adjust(rows, confidence, family=lambda row: row["shift"])
     return rows
-
-
-def _base(gap_list: Sequence[GapCell]) -> GapCell | None:
-    return next((cell for cell in gap_list if cell.shift == ID and cell.subset is None), None)
 
 
 #: What a gap is made of: name, unit, and whether it is per token. The reference's own and the difference stand beside.

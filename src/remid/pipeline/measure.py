@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -174,7 +174,20 @@ def _remi_cells(subsets: Sequence[SubsetScores], policy: str, unit: str) -> list
     return cells(subsets, lambda s: remi(s.scores[policy], s.scores[REFERENCE], unit))
 
 
-def id_cell(row_cells: Sequence[Cell]) -> Cell | None:
+class Placed(Protocol):
+    """What stands in a subset, or in all of a shift (subset None)."""
+
+    @property
+    def subset(self) -> str | None: ...
+
+    @property
+    def shift(self) -> str: ...
+
+
+P = TypeVar("P", bound=Placed)
+
+
+def id_cell(row_cells: Sequence[P]) -> P | None:
     """All of ID, or None where there is no ID data."""
     return next((cell for cell in row_cells if cell.shift == ID and cell.subset is None), None)
 

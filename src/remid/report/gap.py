@@ -99,7 +99,7 @@ def gap_view(result: Row) -> View | None:
         rows,
         tuple(order),
         _subsets(result, order),
-        tuple(_closer(result, row) for row in result["gap_contrasts"] if row["significant"]),
+        tuple(_closer(row) for row in result["gap_contrasts"] if row["significant"]),
     )
 
 
@@ -218,7 +218,7 @@ def _in_subset(row: Row) -> str:
     return f"{_plain(row)} [{_around(row)}]" + ("" if reading in (None, "like-reference") else f" {READINGS[reading]}")
 
 
-def _closer(result: Row, row: Row) -> Line:
+def _closer(row: Row) -> Line:
     near, far = (row["policy"], row["versus"]) if row["value"] < 0 else (row["versus"], row["policy"])
     size = {**row, "value": abs(row["value"])}
     if row["value"] < 0:
