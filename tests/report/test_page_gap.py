@@ -67,6 +67,8 @@ def test_the_gap_heads_the_page_and_r_emid_stands_next_to_it() -> None:
     head = text.index("Farthest from it: rp-sft-8b")
     assert head < text.index("All 3 models lose measurably") < text.index("Gap to the reference: how close")
     assert page.index('id="gap"') < page.index('id="verdict"')
+    assert "Change under the user shift, nats/token" in text
+    assert "+0.02 −0.04 to +0.08, n 60 at most 2.00" in text
     for result in (make_result(hostile=True), make_result(all_null=True)):
         assert 'id="gap"' in render_page(result, make_details(result))
 

@@ -194,11 +194,12 @@ def _row(row: Row, kind: str, changes: Sequence[Row | None], most: float) -> Pol
 
 
 def _change(row: Row | None) -> tuple[str, str, bool, str]:
-    """(value, interval, whether significant, bound) of a change."""
+    """(value, interval with the n of the shift, whether significant, bound) of a change."""
     if row is None or row["value"] is None:
         return "n/a", "", False, ""
     value = number(row["value"], 2)
-    around = "" if half_width(row) is None else f"{number(row['ci_low'], 2)} to {number(row['ci_high'], 2)}"
+    ends = "no interval" if half_width(row) is None else f"{number(row['ci_low'], 2)} to {number(row['ci_high'], 2)}"
+    around = f"{ends}, n {row['n_ood']}"
     bound = "" if row["bound"] is None else f"at most {_two(row['bound'])}"
     return value, around, row["significant"], bound
 
