@@ -68,6 +68,7 @@ def test_the_gap_heads_the_page_and_r_emid_stands_next_to_it() -> None:
     assert head < text.index("All 3 models lose measurably") < text.index("Gap to the reference: how close")
     assert page.index('id="gap"') < page.index('id="verdict"')
     assert "Change under the user shift, nats/token" in text
+    assert "0.06 0.01 to 0.11 theirs 0.11" in text
     assert "+0.02 −0.04 to +0.08, n 60 at most 2.00" in text
     for result in (make_result(hostile=True), make_result(all_null=True)):
         assert 'id="gap"' in render_page(result, make_details(result))
@@ -96,5 +97,6 @@ def test_the_terminal_has_it_first() -> None:
     console.print(console_summary(make_result()))
     text = re.sub(r"[\s│]+", " ", console.export_text())
     assert text.index("Gap to the reference on ID data") < text.index("R-EMI on ID data and R-EMID per shift")
-    assert "8.1 of 16.5" in text
+    assert "8.1" in text
+    assert "(theirs 16.5)" in text
     assert "would fit any input" in text

@@ -40,7 +40,7 @@ class Bar:
 class PolicyRow:
     """One policy on ID data: its numbers as text, its sentence, and its change under each shift.
 
-    repeated, blind: its own and the references'.
+    earned, repeated, blind: its own, the interval of that, and the references'.
     """
 
     policy: str
@@ -49,9 +49,9 @@ class PolicyRow:
     gap: str
     around: str
     bar: Bar | None
-    earned: str
-    repeated: tuple[str, str]
-    blind: tuple[str, str]
+    earned: tuple[str, str, str]
+    repeated: tuple[str, str, str]
+    blind: tuple[str, str, str]
     line: Line
     changes: tuple[tuple[str, str, bool, str], ...]
 
@@ -177,7 +177,6 @@ def _row(row: Row, kind: str, changes: Sequence[Row | None], most: float) -> Pol
         shrink = 100 / (missing + excess) if beyond else 1.0
         ends = None if beyond or row["ci_low"] is None else tuple(100 * row[k] / most for k in ("ci_low", "ci_high"))
         bar = Bar(missing * shrink, excess * shrink, ends, beyond)
-    earned, repeated, blind = row["earned"], row["repeated"], row["blind"]
     return PolicyRow(
         row["policy"],
         kind,
@@ -185,12 +184,17 @@ def _row(row: Row, kind: str, changes: Sequence[Row | None], most: float) -> Pol
         _plain(row),
         "no interval" if half_width(row) is None else _around(row),
         bar,
-        f"{number(earned['value'], 1, False)} of {number(earned['reference'], 1, False)}",
-        (_two(repeated["value"]), _two(repeated["reference"])),
-        (_two(blind["value"]), _two(blind["reference"])),
+        _compared(row["earned"], 1),
+        _compared(row["repeated"], 2),
+        _compared(row["blind"], 2),
         gap_line(row),
         tuple(_change(change) for change in changes),
     )
+
+
+def _compared(row: Row, places: int) -> tuple[str, str, str]:
+    own, low, high, theirs = (number(row[key], places, False) for key in ("value", "ci_low", "ci_high", "reference"))
+    return own, "no interval" if half_width(row) is None else f"{low} to {high}", theirs
 
 
 def _change(row: Row | None) -> tuple[str, str, bool, str]:

@@ -235,8 +235,8 @@ def gap_table(result: dict[str, Any]) -> Table | None:
         control = row.kind != "model"
         who = Text(short(visible(row.policy), 32) + (" (control)" if control else ""))
         gap = Text(f"{row.gap}\n[{row.around}]")
-        cells = (Text(row.earned), Text(f"{row.repeated[0]}\n(theirs {row.repeated[1]})"), Text(row.reading))
-        table.add_row(who, gap, *cells, style="dim" if control else None)
+        told = (Text(f"{own}\n(theirs {theirs})") for own, _, theirs in (row.earned, row.repeated))
+        table.add_row(who, gap, *told, Text(row.reading), style="dim" if control else None)
     return table
 
 
