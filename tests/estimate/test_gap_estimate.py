@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -258,6 +259,26 @@ def test_p_values_of_a_part_are_uniform_where_nothing_is_missing() -> None:
     p_values = [part_estimate(gap, "missing", 0.95).p_value for gap in gaps]
     assert stats.kstest(p_values, "uniform").pvalue > 0.001
     assert abs(np.mean(np.array(p_values) < 0.05) - 0.05) < 3.5 * np.sqrt(0.05 * 0.95 / 200)
+
+
+def test_a_p_value_of_a_large_effect_is_not_held_up_by_the_number_of_resamples() -> None:
+    pairs = _normal(60, np.random.default_rng(4))
+    level = 20 * pairs.short_B.std() / np.sqrt(60) / 20.0
+    sure, faint = (
+        measured(replace(pairs, short_B=pairs.short_B - pairs.short_B.mean() + 20.0 * level * share), resamples=1000)
+        for share in (1.0, 0.05)
+    )
+    made = part_estimate(sure, "missing", 0.95)
+    assert made.p_value == pytest.approx(2 * stats.t.sf(made.value / made.stderr, made.df), rel=1e-6)
+    assert made.p_value < 1e-12
+    assert 0.1 < part_estimate(faint, "missing", 0.95).p_value < 0.7  # one standard error: the resamples' own share
+
+
+def test_draws_of_many_contexts_fit_into_memory() -> None:
+    many = _normal(3000, np.random.default_rng(1))
+    draws = draw_contexts(many, seed=0, resamples=1200)
+    assert draws.nbytes == draws.size
+    assert (draws.sum(axis=1, dtype=int) == 3000).all()
 
 
 def _normal(n: int, rng: np.random.Generator) -> Paired:

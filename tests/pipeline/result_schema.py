@@ -401,7 +401,7 @@ class Surface(Strict):
     policy: str
     subset: str | None
     shift: str
-    measure: Literal["words", "repeated", "language", "copied", "run"]
+    measure: Literal["words", "brief", "repeated", "language", "copied", "run"]
     source: Literal["last turn", "earlier turns", "character", "user", "input"] | None
     value: Annotated[float, Field(ge=0)] | None
     stderr: Number | None

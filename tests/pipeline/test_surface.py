@@ -49,7 +49,7 @@ def made() -> list[dict[str, Any]]:
 
 def test_every_policy_and_source_has_its_row_per_subset_and_pooled() -> None:
     rows = made()
-    assert len(rows) == 6 * 2 * (3 + 2 * len(SOURCES))
+    assert len(rows) == 6 * 2 * (4 + 2 * len(SOURCES))
     copied = found(rows, policy="one", subset=None, measure="copied", source="character")
     assert copied["value"] == pytest.approx(5 / 9)
     assert copied["unit"] == "share"
@@ -69,6 +69,13 @@ def test_what_has_no_value_is_missing_and_never_zero() -> None:
     language = found(rows, policy="two", subset=None, measure="language", source=None)
     assert (language["n"], language["value"]) == (8, 0.0)
     assert language["over_reference"]["ci_high"] is None or language["over_reference"]["ci_high"] < 0
+
+
+def test_a_response_of_a_fifth_of_the_reference_is_brief() -> None:
+    rows = made()  # references have eleven words; "no" is one, no response is none
+    two = found(rows, policy="two", subset=None, measure="brief", source=None)
+    assert (two["n"], two["n_missing"], two["value"]) == (9, 1, pytest.approx(1 / 9))
+    assert found(rows, policy="reference", subset=None, measure="brief", source=None)["value"] == 0
 
 
 @pytest.mark.skipif(not SCORED.exists(), reason="the scored dialogues are not here")

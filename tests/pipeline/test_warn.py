@@ -16,7 +16,7 @@ Result = dict[str, Any]
 TEST = tuple(sample(number) for number in range(3))
 CODES = (
     *("no-id", "parrot-tops", "above-reference", "floor", "uninformed", "traces-failed", "unscored", "dropped-turns"),
-    *("stopped", "small", "no-traces", "train-overlap", "limit", "gap-scale"),
+    *("stopped", "small", "no-traces", "train-overlap", "limit", "gap-scale", "brief"),
 )
 
 
@@ -92,6 +92,7 @@ CAUSES: dict[str, Callable[[Result], object]] = {
     "no-traces": lambda made: made["traces"].update(source="none"),
     "no-id": _no_id,
     "gap-scale": lambda made: made["gap_change"][0].update(significant=True, value=-0.28),
+    "brief": lambda made: made["surface"].append(brief("one", 0.12, 0.05)),
 }
 
 
@@ -197,6 +198,10 @@ def look(
     return about | {"over_reference": None if over is None else {"ci_low": over}}
 
 
+def brief(policy: str, value: float, low: float | None) -> Result:
+    return look(policy, value, low, "brief", None) | {"ci_low": low, "ci_high": 2 * value, "n": 40}
+
+
 def test_information_above_the_reference_is_told_with_what_the_responses_look_like() -> None:
     def above(made: Result) -> None:
         CAUSES["above-reference"](made)
@@ -218,6 +223,12 @@ def test_information_above_the_reference_is_told_with_what_the_responses_look_li
     bare = warn(changed(CAUSES["above-reference"]))["above-reference"]["text"]
     assert "That is no merit" in bare
     assert "copi" not in bare
+
+
+def test_only_models_that_are_surely_brief_on_id_are_told() -> None:
+    assert "in 12% of the samples on ID (interval 5% to 24%, n 40)" in warn(changed(CAUSES["brief"]))["brief"]["text"]
+    for row in (brief("one", 0.03, -0.01), brief("one", 1.0, None), brief("parrot", 0.4, 0.3)):
+        assert warn(changed(lambda made, row=row: made["surface"].append(row))) == {}
 
 
 def test_a_scale_that_moved_is_told_with_what_the_references_earn() -> None:

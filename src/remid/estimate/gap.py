@@ -18,15 +18,20 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import sparse, special
 from scipy.sparse import csgraph
 
 from remid.types import Estimate, FloatArray, IntArray
 
+CountArray = NDArray[np.uint8]
+
 #: Unit of the gap, its two parts and its changes.
 GAP_UNIT = "nats/token"
-#: Resamples behind each interval; p-values are multiples of about its inverse.
+#: Resamples behind each interval.
 RESAMPLES = 9_999
+#: Resamples that are drawn, and weighed, at once: all of 10,000 contexts would take gigabytes.
+_AT_ONCE = 500
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -139,19 +144,23 @@ def together(
     )
 
 
-def draw_contexts(pairs: Paired, *, seed: int, resamples: int = RESAMPLES) -> FloatArray:
+def draw_contexts(pairs: Paired, *, seed: int, resamples: int = RESAMPLES) -> CountArray:
     """(1 + resamples, B) how often each context is drawn, whole groups at once; the first row is the data.
 
     One for all policies of a cell: it does not look at values.
     """
     rng = np.random.default_rng(seed)
-    drawn_RB = np.ones((resamples + 1, pairs.short_B.size))
+    drawn_RB = np.ones((resamples + 1, pairs.short_B.size), dtype=np.uint8)
     apart_B = _drawn_apart(pairs)
     for one in np.unique(apart_B):
-        inside_B = apart_B == one
-        labels, group_B = np.unique(pairs.group_B[inside_B], return_inverse=True)
-        count_RG = rng.multinomial(labels.size, np.full(labels.size, 1 / labels.size), size=resamples)
-        drawn_RB[1:, inside_B] = count_RG[:, group_B]
+        inside = np.flatnonzero(apart_B == one)
+        labels, group_B = np.unique(pairs.group_B[inside], return_inverse=True)
+        share_G = np.full(labels.size, 1 / labels.size)
+        for start in range(1, resamples + 1, _AT_ONCE):
+            end = min(start + _AT_ONCE, resamples + 1)
+            # Counts have mean 1, so 255 is never reached.
+            count_RG = rng.multinomial(labels.size, share_G, size=end - start).astype(np.uint8)
+            drawn_RB[start:end, inside] = count_RG[:, group_B]
     return drawn_RB
 
 
@@ -166,7 +175,7 @@ def _drawn_apart(pairs: Paired) -> IntArray:
     return np.asarray(linked[pairs.stratum_B], dtype=np.int64)
 
 
-def measure_gap(pairs: Paired, drawn_RB: FloatArray, *, confidence: float = 0.95) -> Gap:
+def measure_gap(pairs: Paired, drawn_RB: CountArray, *, confidence: float = 0.95) -> Gap:
     """The gap of one cell, on the draws of `draw_contexts`.
 
     Resamples lie farther from the estimate than drawing with replacement puts them, by sqrt(n / df) and by the
@@ -183,7 +192,7 @@ def measure_gap(pairs: Paired, drawn_RB: FloatArray, *, confidence: float = 0.95
     return Gap(missing, excess, missing_R, excess_R, pairs.n, pairs.short_B.size - pairs.n, df)
 
 
-def _means(pairs: Paired, drawn_RB: FloatArray) -> FloatArray:
+def _means(pairs: Paired, drawn_RB: CountArray) -> FloatArray:
     """(R, 4) means of short, over and length of the contexts that are there, and the share of the subsets they are in.
 
     A subset keeps its share whatever it misses; one without any context that is there drops out.
@@ -194,7 +203,9 @@ def _means(pairs: Paired, drawn_RB: FloatArray) -> FloatArray:
     for s, share in enumerate(pairs.share_S):
         inside_B = here_B & (pairs.stratum_B == s)
         if inside_B.any():
-            drawn_R4 = drawn_RB[:, inside_B] @ columns_B4[inside_B]
+            starts = range(0, len(drawn_RB), _AT_ONCE)
+            parts = [drawn_RB[r : r + _AT_ONCE, inside_B].astype(float) @ columns_B4[inside_B] for r in starts]
+            drawn_R4 = np.concatenate(parts)
             with np.errstate(invalid="ignore"):
                 sums_R4 += share * drawn_R4 / drawn_R4[:, 3:]
     return sums_R4
@@ -242,6 +253,8 @@ def _estimate(value: float, low_R: FloatArray, high_R: FloatArray, of: Gap, conf
     tails = float(min(np.sum(~(low_R > 0)), np.sum(~(high_R < 0))))
     p_value = min(1.0, 2 * (tails + 1) / (low_R.size + 1))
     spread = float(np.nanstd(np.concatenate([low_R, high_R])))
+    if tails == 0:  # no resample is on the other side of 0, so that only a tail's shape can say how unlikely that is
+        p_value = min(p_value, 2 * float(special.stdtr(of.df, -abs(value) / spread)) if spread > 0 else p_value)
     return Estimate(value, spread, low, high, of.n, of.n_missing, of.df, GAP_UNIT, p_value)
 
 
@@ -261,7 +274,7 @@ def gap_bound(on_id: Paired, length_ood: float, t: float) -> float:
     here_B = np.isfinite(on_id.short_B)
     if not here_B.any() or not np.isfinite([length_ood, t]).all() or length_ood <= 0:
         return float("nan")
-    short, _, length, _ = _means(on_id, np.ones((1, here_B.size)))[0]
+    short, _, length, _ = _means(on_id, np.ones((1, here_B.size), dtype=np.uint8))[0]
     missing = float(short / length)
     h_B = (on_id.short_B - missing * on_id.length_B)[here_B]
     return float(t * (np.ptp(h_B) / length_ood + np.ptp(on_id.over_B[here_B])))

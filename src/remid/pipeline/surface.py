@@ -21,8 +21,10 @@ from remid.types import FloatArray, Sample
 #: Where a response may have its words from; "input" is all of them.
 SOURCES = ("last turn", "earlier turns", "character", "user", "input")
 #: Unit of each measure; those in the second group are by source.
-ALONE = {"words": "words", "repeated": "share", "language": "share"}
+ALONE = {"words": "words", "brief": "share", "repeated": "share", "language": "share"}
 BY_SOURCE = {"copied": "share", "run": "words"}
+#: A response with a smaller share of its reference's words is brief. Means hide such responses behind long ones.
+BRIEF = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,7 @@ def _same_language(sample: Sample, text: str) -> float | None:
 
 _ALONE: dict[str, Callable[[Sample, str, Words], float | None]] = {
     "words": lambda sample, text, said: len(said),
+    "brief": lambda sample, text, said: len(said) < BRIEF * len(words(sample.reference)),
     "repeated": lambda sample, text, said: repeated_share(said),
     "language": lambda sample, text, said: _same_language(sample, text),
 }

@@ -19,6 +19,7 @@ def find_warnings(benchmark: Benchmark, result: dict[str, Any], config: RunConfi
     rows = [
         *_parrot_tops(result),
         *_above_reference(result),
+        *_brief(result),
         *_floor_broken(result),
         *_uninformed_estimator(result),
         *_gap_scale(result),
@@ -135,6 +136,22 @@ def _seen(result: dict[str, Any], policy: str) -> str:
     if repeated := pair("repeated", None):
         said.append(f"it repeats itself in {repeated[0]:.0%} of them, the references in {repeated[1]:.0%}")
     return f"{'; '.join(said)}." if said else "responses tied to their input more closely than a person's are stilted."
+
+
+def _brief(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """Models that hardly answer now and then: a mean over samples lets their long responses make up for that."""
+    rows = []
+    for r in result["surface"]:
+        if r["measure"] != "brief" or r["shift"] != ID or r["subset"] is not None or r["policy"] not in _models(result):
+            continue
+        if r["ci_low"] is not None and r["ci_low"] > 0:
+            text = (
+                f"{r['policy']} hardly answers in {r['value']:.0%} of the samples on ID (interval {r['ci_low']:.0%} to "
+                f"{r['ci_high']:.0%}, n {r['n']}): fewer than a fifth of the reference's words. R-EMI and the gap are "
+                "means, in which its other responses can make up for these: read them."
+            )
+            rows.append(_row("brief", text, r["policy"]))
+    return rows
 
 
 def _floor_broken(result: dict[str, Any]) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ from remid.report.verdict import id_row
 #: (measure, source) of each column and its heading, in order.
 COLUMNS = {
     ("words", None): "Words",
+    ("brief", None): "Brief",
     ("copied", "last turn"): "Copied: last turn",
     ("copied", "earlier turns"): "earlier turns",
     ("copied", "character"): "character",
