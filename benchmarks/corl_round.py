@@ -42,6 +42,7 @@ from trl import GRPOTrainer, SFTConfig, SFTTrainer
 from remid.data import mini_benchmark_paths
 from remid.data.read import read_benchmark
 from remid.lm.adapters import activate, frozen_copy, new_adapters
+from remid.lm.branches import branches
 from remid.lm.chat import ChatRenderer
 from remid.lm.models import LoadedModel, find_model, load_model
 from remid.pipeline.prompts import role_play_messages
@@ -201,7 +202,8 @@ class Ours(Layout):
         return [found.mean if found else math.nan for found in self.scorer.score(adapter, pairs)]
 
     def more(self, tokens: int, seed: int) -> dict[str, Any]:
-        return {"packed": True, "rollout_func": _rollout(self.renderer, self.settings, tokens, seed)}
+        rollout = _rollout(self.renderer, self.settings, tokens, seed, branched=branches(self.policy))
+        return {"packed": True, "rollout_func": rollout}
 
     def traces(self, samples: Sequence[Sample], tokens: int) -> None:
         write_traces(self.policy, self.loaded, self.renderer, samples, "compact", tokens)

@@ -249,12 +249,8 @@ def test_a_tree_that_ignored_windows_would_have_been_wrong(monkeypatch: pytest.M
     expected = _score(Scorer(model, layout="plain"), prompt, continuations)
     attend = attention.attend
     monkeypatch.setattr(attention, "attend", lambda *a, **k: attend(*a, **k | {"sliding_window": None}))
-    try:
-        assert _largest(_score(Scorer(model, layout="tree"), prompt, continuations), expected)[0] > 0.05
-        assert Scorer(model).layout == "repeated"  # no layer names a window, though the configuration has one
-    finally:
-        monkeypatch.undo()
-        attention.register()
+    assert _largest(_score(Scorer(model, layout="tree"), prompt, continuations), expected)[0] > 0.05
+    assert Scorer(model).layout == "repeated"  # no layer names a window, though the configuration has one
 
 
 def test_a_head_that_does_more_than_multiply_is_left_to_the_model() -> None:

@@ -11,7 +11,8 @@ alone. A score then depends on its prompt and continuation only, to the last bit
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -34,11 +35,18 @@ ROWS = 32
 MOST_ROWS = 128
 
 
-def register() -> None:
-    """Make `attend` known to transformers. Calling it again changes nothing."""
+@contextmanager
+def attending(model: Any, name: str, attend: Callable[..., Any]) -> Iterator[None]:
+    """Let the model's layers attend by this function, known to transformers by its name, for a while."""
     from transformers import AttentionInterface
 
-    AttentionInterface.register(TREE, attend)
+    AttentionInterface.register(name, attend)  # calling it again changes nothing
+    before = model.config.get_text_config()._attn_implementation
+    model.set_attn_implementation(name)
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)
 
 
 class Path:

@@ -28,7 +28,7 @@ def has_onednn() -> bool:
 def use_onednn(model: Any) -> bool:
     """Route the model's plain linear layers through oneDNN, in place. Returns whether that was possible.
 
-    For inference only: the operator has no backward.
+    Gradients flow through them, also by oneDNN; a layer whose own weights learn goes the usual way meanwhile.
     """
     if not has_onednn():
         return False
@@ -43,10 +43,33 @@ def use_onednn(model: Any) -> bool:
 
 
 def _linear(self: Any, x: torch.Tensor) -> torch.Tensor:
-    if torch.is_grad_enabled() and (x.requires_grad or self.weight.requires_grad):
+    if torch.is_grad_enabled() and self.weight.requires_grad:
         return nn.functional.linear(x, self.weight, self.bias)
     version, packed = self.remid_packed
     if packed is None or self.weight._version != version:  # trained since
         packed = self.weight
-    result: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x, packed, self.bias, "none", [], "")
+    if torch.is_grad_enabled() and x.requires_grad:
+        result: torch.Tensor = _Frozen.apply(x, self.weight, packed, self.bias)  # type: ignore[no-untyped-call]
+        return result
+    return _product(x, packed, self.bias)
+
+
+def _product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    result: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return result
+
+
+class _Frozen(torch.autograd.Function):
+    """A linear layer whose own weights do not learn, as below every LoRA adapter: the gradient is one product more."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: torch.Tensor, weight: torch.Tensor, packed: torch.Tensor, bias: torch.Tensor | None
+    ) -> torch.Tensor:
+        ctx.save_for_backward(weight)
+        return _product(x, packed, bias)
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
+        (weight,) = ctx.saved_tensors
+        return _product(grad, weight.t(), None), None, None, None

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any, Protocol
 
 import numpy as np
@@ -50,7 +49,6 @@ class Tree:
     """
 
     def __init__(self, model: Any, *, whole_head: bool) -> None:
-        attention.register()
         self._model = model
         self._whole_head = whole_head
         self._device = model.device
@@ -71,7 +69,7 @@ class Tree:
         def walk() -> Iterator[list[Result]]:
             return self._walk(work, parts, pool, (rows, block), attention.Path(longest, own, onednn))
 
-        with _attending(self._model):
+        with attention.attending(self._model, attention.TREE, attention.attend):
             yield from run_lanes(lanes, walk) if lanes > 1 else walk()
 
     @torch.inference_mode()
@@ -210,17 +208,6 @@ def attends_fully(model: Any) -> bool:
     if kinds:
         return all(kind in {"full_attention", "global"} for kind in kinds)
     return not (getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True))
-
-
-@contextmanager
-def _attending(model: Any) -> Iterator[None]:
-    """Let the model's layers attend as passes want it, for a while."""
-    before = model.config.get_text_config()._attn_implementation
-    model.set_attn_implementation(attention.TREE)
-    try:
-        yield
-    finally:
-        model.set_attn_implementation(before)
 
 
 def _longest_first(work: Sequence[Work]) -> list[int]:

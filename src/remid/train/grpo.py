@@ -21,6 +21,7 @@ from trl import GRPOConfig, GRPOTrainer
 from trl.trainer.utils import split_tensor_dict
 
 from remid.lm.adapters import activate, frozen_copy, trainable_names
+from remid.lm.branches import branches
 from remid.lm.chat import ChatRenderer, Message
 from remid.train.arguments import common_arguments
 from remid.train.config import GrpoSettings
@@ -127,7 +128,7 @@ def run_grpo(  # noqa: PLR0913 - what a stage is made of, all of it by name
             args=_arguments(model, settings, weights, max_new_tokens, out, seed),
             train_dataset=Dataset.from_list(rows),
             processing_class=tokenizer,
-            rollout_func=_rollout(renderer, settings, max_new_tokens, seed),
+            rollout_func=_rollout(renderer, settings, max_new_tokens, seed, branched=branches(model)),
             callbacks=list(callbacks),
         )
         trainer.beta = settings.beta  # given at once, TRL would look for an adapter that is called "default"
@@ -182,7 +183,7 @@ def _arguments(
 
 
 def _rollout(
-    renderer: ChatRenderer, settings: GrpoSettings, max_new_tokens: int, seed: int
+    renderer: ChatRenderer, settings: GrpoSettings, max_new_tokens: int, seed: int, *, branched: bool = False
 ) -> Callable[[list[Any], Any], dict[str, Any]]:
     """TRL's rollout function: prompts come repeated, once for each completion."""
 
@@ -204,6 +205,7 @@ def _rollout(
             max_new_tokens=max_new_tokens,
             temperature=settings.temperature,
             seed=seed * 1_000_003 + trainer.state.global_step,
+            branched=branched,
         )
         trainer._metrics["train"]["seconds/generation"].append(time.perf_counter() - begin)
         return {

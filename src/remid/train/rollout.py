@@ -1,4 +1,4 @@
-"""Sampled completions, several per prompt: the prompt runs once, its keys and values are copied for each."""
+"""Sampled completions, several per prompt: the prompt runs once, its keys and values are shared or copied for each."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from remid.lm.branches import Branches, branching
 from remid.lm.room import roomy_cache
 
 Ids = list[int]
@@ -27,50 +28,106 @@ def sample_completions(
     max_new_tokens: int,
     temperature: float = 1.0,
     seed: int = 0,
+    branched: bool = False,
 ) -> list[list[Sampled]]:
     """`count` completions of each prompt. The same arguments and weights draw the same, whatever was drawn before.
 
-    Dropout is off meanwhile. Rows that have ended leave the batch once half of them have.
+    Dropout is off meanwhile. Rows that have ended leave the batch once half of them have. branched: whether the model
+    may be run so that they share their prompt's keys (lm/branches.py).
     """
     generator = torch.Generator(device=model.device).manual_seed(_seed(prompts, seed))
     training = model.training
     model.eval()
     try:
-        return _sample(model, prompts, count, end_of_turn, max_new_tokens, lambda x: _draw(x, temperature, generator))
+        kind = _Branched if branched else _Copied
+        running = kind(model, prompts, count, end_of_turn, max_new_tokens)
+        return _sample(running, count, end_of_turn, max_new_tokens, lambda x: _draw(x, temperature, generator))
     finally:
         model.train(training)
 
 
+class _Running:
+    """Prompts that have run, padded on the left, and completions that are being written behind them.
+
+    logits: (rows, V) behind what each row has so far, `count` rows per prompt.
+    """
+
+    def __init__(self, model: Any, prompts: Sequence[Ids], count: int, pad: int, limit: int) -> None:
+        self._model = model
+        longest, device = max(map(len, prompts)), model.device
+        ids = torch.tensor([[pad] * (longest - len(p)) + list(p) for p in prompts], device=device)
+        mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=device)
+        positions = (mask.cumsum(-1) - 1).clamp(min=0)
+        out = model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=roomy_cache(model, limit),
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        self.logits = out.logits[:, -1].repeat_interleave(count, dim=0)
+        self._cache = out.past_key_values
+        self._mask = mask.repeat_interleave(count, dim=0)
+        self._at = positions[:, -1:].repeat_interleave(count, dim=0)
+
+    def select(self, keep: Tensor) -> None:
+        self._mask, self._at = self._mask[keep], self._at[keep]
+
+    def write(self, tokens: Tensor) -> None:
+        """One more token (rows,) of every row."""
+        self._at = self._at + 1
+
+
+class _Copied(_Running):
+    """Every completion behind a copy of its prompt's keys and values, as transformers does it."""
+
+    def __init__(self, model: Any, prompts: Sequence[Ids], count: int, pad: int, limit: int) -> None:
+        super().__init__(model, prompts, count, pad, limit)
+        self._cache.batch_repeat_interleave(count)
+
+    def select(self, keep: Tensor) -> None:
+        super().select(keep)
+        self._cache.batch_select_indices(keep)
+
+    def write(self, tokens: Tensor) -> None:
+        super().write(tokens)
+        self._mask = torch.cat([self._mask, self._mask.new_ones(len(self._mask), 1)], dim=1)
+        out = self._model(
+            input_ids=tokens[:, None],
+            attention_mask=self._mask,
+            position_ids=self._at,
+            past_key_values=self._cache,
+            use_cache=True,
+        )
+        self.logits = out.logits[:, -1]
+
+
+class _Branched(_Running):
+    """Completions that share their prompt's keys and values."""
+
+    def __init__(self, model: Any, prompts: Sequence[Ids], count: int, pad: int, limit: int) -> None:
+        super().__init__(model, prompts, count, pad, limit)
+        self._branches = Branches(self._cache, list(map(len, prompts)), count, limit)
+
+    def select(self, keep: Tensor) -> None:
+        super().select(keep)
+        self._branches.select(keep)
+
+    def write(self, tokens: Tensor) -> None:
+        super().write(tokens)
+        with branching(self._model):
+            self.logits = self._branches.run(self._model, tokens, self._at)
+
+
 def _sample(
-    model: Any,
-    prompts: Sequence[Ids],
-    count: int,
-    end: int,
-    limit: int,
-    draw: Callable[[Tensor], tuple[Tensor, Tensor]],
+    running: _Running, count: int, end: int, limit: int, draw: Callable[[Tensor], tuple[Tensor, Tensor]]
 ) -> list[list[Sampled]]:
-    device = model.device
-    longest = max(map(len, prompts))
-    ids = torch.tensor([[end] * (longest - len(p)) + list(p) for p in prompts], device=device)
-    mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=device)
-    positions = (mask.cumsum(-1) - 1).clamp(min=0)
-    out = model(
-        input_ids=ids,
-        attention_mask=mask,
-        position_ids=positions,
-        past_key_values=roomy_cache(model, limit),
-        use_cache=True,
-        logits_to_keep=1,
-    )
-    cache = out.past_key_values
-    cache.batch_repeat_interleave(count)
-    logits = out.logits[:, -1].repeat_interleave(count, dim=0)
-    mask, at = mask.repeat_interleave(count, dim=0), positions[:, -1:].repeat_interleave(count, dim=0)
-    found: list[Sampled] = [([], []) for _ in range(len(prompts) * count)]
-    rows = torch.arange(len(found), device=device)  # which completion each row of the batch is
-    alive = torch.ones(len(found), dtype=torch.bool, device=device)
+    rows = torch.arange(len(running.logits), device=running.logits.device)  # which completion each row is
+    found: list[Sampled] = [([], []) for _ in rows]
+    alive = torch.ones_like(rows, dtype=torch.bool)
     for step in range(limit):
-        tokens, logp = draw(logits)
+        tokens, logp = draw(running.logits)
         for k, (token, value) in enumerate(zip(tokens.tolist(), logp.tolist(), strict=True)):
             if alive[k]:
                 found[rows[k]][0].append(token)
@@ -80,13 +137,9 @@ def _sample(
             break
         if 2 * int(alive.sum()) <= len(alive):
             keep = alive.nonzero()[:, 0]
-            cache.batch_select_indices(keep)
-            tokens, mask, at, rows, alive = tokens[keep], mask[keep], at[keep], rows[keep], alive[keep]
-        mask, at = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1), at + 1
-        out = model(
-            input_ids=tokens[:, None], attention_mask=mask, position_ids=at, past_key_values=cache, use_cache=True
-        )
-        logits = out.logits[:, -1]
+            running.select(keep)
+            tokens, rows, alive = tokens[keep], rows[keep], alive[keep]
+        running.write(tokens)
     return [found[k : k + count] for k in range(0, len(found), count)]
 
 
