@@ -6,13 +6,14 @@ take turns on the same samples in one process, in an order that swaps.
 
 | | ours | release |
 | --- | --- | --- |
-| sampling | behind one copy of the prompt | TRL's own, each completion with its prompt |
+| sampling | keys of a prompt shared by its completions | TRL's own, each completion with its prompt |
 | rewards | adapter of the same base, shared prompts | a second model, pair by pair, logits everywhere |
 | learning | packed behind one copy of the prompt | TRL's own, each completion with its prompt |
 | roll-out | train/rollout.py | transformers' generate, batches in the data's order |
 | SFT | train/sft.py | TRL's SFTTrainer as it comes |
 
-Both have oneDNN's linear layers where no gradients are asked for. An untrained q1 writes no trace that parses; what it
+`release` has our linear layers (lm/cpu.py), so that the layout alone differs; `stock` is the same with PyTorch's own,
+as it would come. An untrained q1 writes no trace that parses; what it
 writes is taken for the features, so that each completion makes another prompt for q2, as it will when q1 is trained.
 
   python benchmarks/corl_round.py --turns 3 --out corl_round.json
@@ -64,7 +65,7 @@ from remid.types import Sample
 Seconds = np.ndarray
 Parts = dict[str, Seconds]
 CLOCKS = ("wall", "processor")
-LAYOUTS = ("ours", "release")
+LAYOUTS = ("ours", "release", "stock")
 MAX_TOKENS = 2048
 ROLLOUT_BATCH = 16
 
@@ -215,11 +216,13 @@ class Ours(Layout):
 class Release(Layout):
     kind = GRPOTrainer
 
-    def __init__(self, settings: GrpoSettings) -> None:
-        loaded = load_model(find_model("builtin"), device="cpu")
+    def __init__(self, settings: GrpoSettings, *, stock: bool = False) -> None:
+        loaded, second = (load_model(find_model("builtin"), device="cpu") for _ in range(2))
+        for module in (*loaded.model.modules(), *second.model.modules()) if stock else ():
+            if vars(module).pop("remid_packed", None):
+                del module.forward
         super().__init__(new_adapters(loaded.model, LoraSettings(), ("q1", "q2"), 0), loaded, settings)
-        second = load_model(find_model("builtin"), device="cpu").model
-        self.judge = new_adapters(second, LoraSettings(), ("q2",), 0).eval()
+        self.judge = new_adapters(second.model, LoraSettings(), ("q2",), 0).eval()
 
     @torch.no_grad()
     def means(self, adapter: str, pairs: Sequence[Pair]) -> list[float]:
@@ -310,7 +313,7 @@ def summary(turns: Sequence[Mapping[str, Parts]], options: Any) -> dict[str, Any
             for name in LAYOUTS
         }
         whole = {name: [sum(r[name].values())[k] for r in rounds] for name in LAYOUTS}
-        ratios = np.array(whole["release"]) / np.array(whole["ours"])
+        ratios = {name: np.array(whole[name]) / np.array(whole["ours"]) for name in LAYOUTS[1:]}
         shares = [
             (r["ours"]["q1 rewards"] + r["ours"]["q2 rewards"])[k] / w
             for r, w in zip(rounds, whole["ours"], strict=True)
@@ -318,10 +321,15 @@ def summary(turns: Sequence[Mapping[str, Parts]], options: Any) -> dict[str, Any
         found[clock] = {
             "seconds": table,
             "whole": {name: float(np.mean(values)) for name, values in whole.items()},
-            "ratio_by_part": {part: table["release"][part] / table["ours"][part] for part in table["ours"]},
-            "ratio": float(np.exp(np.log(ratios).mean())),
-            "ratio_interval": _interval(np.log(ratios)),
-            "ratio_range": [float(ratios.min()), float(ratios.max())],
+            "ratios": {
+                name: {
+                    "by_part": {part: table[name][part] / table["ours"][part] for part in table["ours"]},
+                    "ratio": float(np.exp(np.log(ratio).mean())),
+                    "interval": _interval(np.log(ratio)),
+                    "range": [float(ratio.min()), float(ratio.max())],
+                }
+                for name, ratio in ratios.items()
+            },
             "reward_share_of_ours": float(np.mean(shares)),
             "turns": len(turns),
         }
@@ -340,13 +348,18 @@ def _interval(logs: np.ndarray) -> list[float] | None:
 def show(found: Mapping[str, Any]) -> None:
     for clock in CLOCKS:
         one = found[clock]
-        print(f"\nA round, {clock} seconds ({one['turns']} turns)")
+        rewards = f"rewards {100 * one['reward_share_of_ours']:.0f}% of ours"
+        print(f"\nA round, {clock} seconds ({one['turns']} turns); {rewards}")
         for part, ours in one["seconds"]["ours"].items():
-            theirs = one["seconds"]["release"][part]
-            print(f"  {part:14} ours {ours:8.1f}  release {theirs:8.1f}  ratio {theirs / ours:.2f}")
-        print(f"  {'round':14} ours {one['whole']['ours']:8.1f}  release {one['whole']['release']:8.1f}", end="  ")
-        interval = "" if one["ratio_interval"] is None else " [{:.2f}, {:.2f}]".format(*one["ratio_interval"])
-        print(f"ratio {one['ratio']:.2f}{interval}; rewards {100 * one['reward_share_of_ours']:.0f}% of ours")
+            theirs = "  ".join(
+                f"{name} {one['seconds'][name][part]:8.1f} ({ratio['by_part'][part]:.2f})"
+                for name, ratio in one["ratios"].items()
+            )
+            print(f"  {part:14} ours {ours:8.1f}  {theirs}")
+        for name, ratio in one["ratios"].items():
+            interval = "" if ratio["interval"] is None else " [{:.2f}, {:.2f}]".format(*ratio["interval"])
+            seconds = f"{one['whole'][name]:.0f} over ours {one['whole']['ours']:.0f}"
+            print(f"  {name} {seconds}: {ratio['ratio']:.2f}{interval}")
 
 
 def show_journal(folder: Path) -> None:
@@ -389,7 +402,7 @@ def main() -> None:
         trace_tokens=options.trace_tokens,
         response_tokens=options.response_tokens,
     )
-    layouts = {"ours": Ours(settings), "release": Release(settings)}
+    layouts = {"ours": Ours(settings), "release": Release(settings), "stock": Release(settings, stock=True)}
     taken = max(options.prompts_per_step, options.traces, options.sequences)
     turns: list[dict[str, Parts]] = []
     for turn in range(options.turns + options.warm):

@@ -147,3 +147,13 @@ def test_a_lane_that_runs_out_of_memory_costs_nobody_anything() -> None:
     for scored in found:
         assert scored.logp_T is not None
         np.testing.assert_allclose(scored.logp_T, expected[scored.work, scored.continuation], atol=1e-4)  # type: ignore[arg-type]
+
+
+def test_who_is_quick_leaves_a_part_to_who_has_not_begun() -> None:
+    # A pass takes several small works before it runs; threads start one by one.
+    work = works([(50, [5]), (60, [5])])
+    pool = Pool(work, parts_of(work), 2)
+    first, second = pool.walk(), pool.walk()
+    taken = [number for number, _ in first]
+    assert len(taken) == 1
+    assert sorted([*taken, *(number for number, _ in second)]) == [0, 1]

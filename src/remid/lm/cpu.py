@@ -36,8 +36,7 @@ def use_onednn(model: Any) -> bool:
     linear: list[Any] = [m for m in modules if type(m) is nn.Linear and m.weight.dtype == torch.float32]
     pack = sum(module.weight.nbytes for module in linear) <= PACKED_BYTES
     for module in linear:
-        packed = torch.ops.mkldnn._reorder_linear_weight(module.weight.detach(), _PACKED_ROWS) if pack else None
-        module.remid_packed = (module.weight._version, packed)
+        module.remid_packed = (module.weight._version, packed_weight(module.weight) if pack else None)
         module.forward = types.MethodType(_linear, module)
     return True
 
@@ -51,10 +50,17 @@ def _linear(self: Any, x: torch.Tensor) -> torch.Tensor:
     if torch.is_grad_enabled() and x.requires_grad:
         result: torch.Tensor = _Frozen.apply(x, self.weight, packed, self.bias)  # type: ignore[no-untyped-call]
         return result
-    return _product(x, packed, self.bias)
+    return product(x, packed, self.bias)
 
 
-def _product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+def packed_weight(weight: torch.Tensor) -> torch.Tensor:
+    """A copy of a weight (out, in) in the order in which oneDNN reads it."""
+    packed: torch.Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), _PACKED_ROWS)
+    return packed
+
+
+def product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """x (..., in) times a weight (out, in), packed or not, through oneDNN. No gradient."""
     result: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return result
 
@@ -67,9 +73,9 @@ class _Frozen(torch.autograd.Function):
         ctx: Any, x: torch.Tensor, weight: torch.Tensor, packed: torch.Tensor, bias: torch.Tensor | None
     ) -> torch.Tensor:
         ctx.save_for_backward(weight)
-        return _product(x, packed, bias)
+        return product(x, packed, bias)
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
         (weight,) = ctx.saved_tensors
-        return _product(grad, weight.t(), None), None, None, None
+        return product(grad, weight.t(), None), None, None, None

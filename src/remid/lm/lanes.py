@@ -69,6 +69,7 @@ class Pool:
         self._work, self._parts = work, parts
         self._cost = [sum(len(work[w].continuations[k]) for k in ks) for w, ks in parts]
         self._runs = self._begin(takers)
+        self._begun = [False] * takers
         self._walking = 0
         self._lock = threading.Lock()
 
@@ -87,6 +88,7 @@ class Pool:
     def _take(self, taker: int) -> int | None:
         with self._lock:
             start, stop = self._runs[taker]
+            self._begun[taker] = True
             if start == stop:
                 start, stop = self._take_over()
             if start == stop:
@@ -95,12 +97,19 @@ class Pool:
             return start
 
     def _take_over(self) -> tuple[int, int]:
-        """The end of the longest run, cut where both halves take the same time; its owner keeps the beginning."""
-        owner = max(range(len(self._runs)), key=lambda k: self._total(*self._runs[k]))
-        start, stop = self._runs[owner]
-        if start == stop:
+        """The end of the longest run, cut where both halves take the same time; its owner keeps the beginning.
+
+        Who has not begun yet, since threads start one by one, keeps at least a part.
+        """
+        free = [
+            (start + (start < stop and not begun), stop)
+            for (start, stop), begun in zip(self._runs, self._begun, strict=True)
+        ]
+        owner = max(range(len(free)), key=lambda k: self._total(*free[k]))
+        (start, stop), cuts = self._runs[owner], range(*free[owner])
+        if not cuts:
             return stop, stop
-        cut = min(range(start, stop), key=lambda c: max(self._total(start, c), self._total(c, stop)))
+        cut = min(cuts, key=lambda c: max(self._total(start, c), self._total(c, stop)))
         self._runs[owner] = start, cut
         return cut, stop
 

@@ -14,6 +14,7 @@ import numpy as np
 from remid.errors import RenderError
 from remid.lm.chat import ChatRenderer, Message
 from remid.lm.generate import Decoding, generate
+from remid.lm.merged import merged
 from remid.lm.models import LoadedModel
 from remid.pipeline.prompts import role_play_messages
 from remid.pipeline.reason import trace_messages
@@ -131,7 +132,7 @@ def trace_batches(
         batch = order[start : start + _BATCH]
         if all(name in known for name in batch):
             continue
-        with using(model, "q1"):
+        with using(model, "q1"), merged(model):
             said = generate(writer, [prompts[name] for name in batch], renderer.end_of_turn_id, decoding)
         yield {name: (trimmed(text, form), whole) for name, (text, whole) in zip(batch, said, strict=True)}
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from remid.lm.branches import Branches, branching
+from remid.lm.merged import merged
 from remid.lm.room import roomy_cache
 
 Ids = list[int]
@@ -39,9 +40,10 @@ def sample_completions(
     training = model.training
     model.eval()
     try:
-        kind = _Branched if branched else _Copied
-        running = kind(model, prompts, count, end_of_turn, max_new_tokens)
-        return _sample(running, count, end_of_turn, max_new_tokens, lambda x: _draw(x, temperature, generator))
+        with merged(model):
+            kind = _Branched if branched else _Copied
+            running = kind(model, prompts, count, end_of_turn, max_new_tokens)
+            return _sample(running, count, end_of_turn, max_new_tokens, lambda x: _draw(x, temperature, generator))
     finally:
         model.train(training)
 
