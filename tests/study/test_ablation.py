@@ -126,6 +126,12 @@ def test_readings_tell_a_q2_that_does_not_read_from_a_q1_that_has_nothing_to_say
     assert full["hindsight_low"] < 2.0 < full["hindsight_high"]
     assert full["own"] == pytest.approx(0.0, abs=0.03)
     assert sft["hindsight"] == pytest.approx(0.0, abs=0.03)
+    pair = find(tables(scored, shifts, None, 0.95)["pairs"], arm="full", against="none", shift="all")
+    assert full["against_none"]["nats"] == pytest.approx(pair["nats"] + 2.0, abs=0.05)
+    assert full["against_none"]["ratio"] < pair["ratio"] < 1
+    assert full["against_none"]["p_value"] < 1e-6
+    bare = tables({arm: scored[arm] for arm in ("full", "sft")}, shifts, None, 0.95)["readings"]
+    assert all(row["against_none"] is None for row in bare)
 
 
 def test_an_item_that_one_arm_cannot_score_is_left_out_of_all() -> None:

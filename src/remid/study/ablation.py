@@ -211,7 +211,7 @@ def tables(
                 {"arm": one, "against": other, **where, **_pair(part[one], part[other], tokens_SI, confidence)}
             )
         readings += [
-            {"arm": name, **where, **_reading(scored[name], kept_I, confidence)}
+            {"arm": name, **where, **_reading(scored[name], kept_I, part.get(_BASELINE), tokens_SI, confidence)}
             for name in part
             if scored[name][0].without is not None
         ]
@@ -275,11 +275,18 @@ def _pair(one_SI: FloatArray, other_SI: FloatArray, tokens_SI: FloatArray, confi
     }
 
 
-def _reading(scores: Sequence[Scores], kept_I: NDArray[np.bool_], confidence: float) -> Row:
+def _reading(
+    scores: Sequence[Scores],
+    kept_I: NDArray[np.bool_],
+    base_SI: FloatArray | None,
+    tokens_SI: FloatArray,
+    confidence: float,
+) -> Row:
     """log q with a trace minus log q without, under the same q2, nats per response.
 
     own: with what q1 wrote from the input. hindsight: with one of the kind that q2 was trained on. The
     second asks whether q2 reads, the first whether what q1 writes is worth reading. Items without are left out.
+    against_none: the arm with hindsight against the arm without reasoning (base_SI), what a perfect q1 could give.
     """
     own_SI, without_SI, hindsight_SI = (
         np.array([getattr(one, name) for one in scores], dtype=np.float64)[:, kept_I]
@@ -287,11 +294,15 @@ def _reading(scores: Sequence[Scores], kept_I: NDArray[np.bool_], confidence: fl
     )
     known_I = np.isfinite(own_SI + without_SI).all(axis=0)
     told_I = known_I & np.isfinite(hindsight_SI).all(axis=0)
+    against = None
+    if base_SI is not None:
+        against = _pair(hindsight_SI[:, told_I], base_SI[:, told_I], tokens_SI[:, told_I], confidence)
     return {
         "n_own": int(known_I.sum()),
         "n_hindsight": int(told_I.sum()),
         **_interval("own", crossed_mean((own_SI - without_SI)[:, known_I]), confidence),
         **_interval("hindsight", crossed_mean((hindsight_SI - without_SI)[:, told_I]), confidence),
+        "against_none": against,
     }
 
 

@@ -131,7 +131,26 @@ def _readings(result: dict[str, Any]) -> Section:
     )
     own = table("own", "log q with q1's own trace minus log q without a trace")
     hindsight = table("hindsight", "log q with a trace like those of training minus log q without a trace")
-    return Section("Does q2 read, and does q1 write what is worth reading?", text, tables=(hindsight, own))
+    return Section(
+        "Does q2 read, and does q1 write what is worth reading?", text, tables=(hindsight, own, *_better_q1(result))
+    )
+
+
+def _better_q1(result: dict[str, Any]) -> tuple[Table, ...]:
+    """The arms with training's own traces against the one without reasoning; nothing where there is none."""
+    shifts, rows = _shifts(result), []
+    for arm in dict.fromkeys(row["arm"] for row in result["readings"]):
+        found = [_find(result["readings"], arm=arm, shift=shift).get("against_none") for shift in shifts]
+        mine = [row for row in found if row is not None]
+        if len(mine) == len(shifts):
+            cells = (f"{_with_interval(row, 'ratio')} (p {_p(row['p_value'])})" for row in mine)
+            rows.append((ARMS[arm].words, *cells))
+    caption = (
+        "Perplexity with a trace like those of training over that of the arm without reasoning, paired, two-sided p "
+        "(not corrected): what a q1 could give that writes such traces (no estimator where their rule sees the "
+        "reference)"
+    )
+    return (Table(caption, ("Arm", *shifts), tuple(rows), 1),) if rows else ()
 
 
 def _p(value: float | None) -> str:
