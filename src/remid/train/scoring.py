@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from remid.lm.merged import merged
 from remid.lm.models import LoadedModel
 from remid.lm.scoring import Scorer
 from remid.lm.work import Work
@@ -68,7 +69,7 @@ class AdapterScorer:
         work = [Work(prompt, tuple(completions)) for prompt, completions in places.items()]
         if not work:
             return found
-        with using(self._model, adapter):
+        with using(self._model, adapter), merged(self._model):
             for batch in self._scorer.score(work):
                 if step is not None:
                     step(len(batch))
