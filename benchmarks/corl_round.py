@@ -305,15 +305,15 @@ def of_a_round(parts: Parts, options: Any) -> Parts:
 
 def summary(turns: Sequence[Mapping[str, Parts]], options: Any) -> dict[str, Any]:
     """By clock: a round's seconds by part and layout, means over turns; the ratio with 95% interval and range."""
-    rounds = [{name: of_a_round(turn[name], options) for name in LAYOUTS} for turn in turns]
+    rounds = [{name: of_a_round(parts, options) for name, parts in turn.items()} for turn in turns]
     found: dict[str, Any] = {}
     for k, clock in enumerate(CLOCKS):
         table = {
             name: {part: float(np.mean([r[name][part][k] for r in rounds])) for part in rounds[0][name]}
-            for name in LAYOUTS
+            for name in rounds[0]
         }
-        whole = {name: [sum(r[name].values())[k] for r in rounds] for name in LAYOUTS}
-        ratios = {name: np.array(whole[name]) / np.array(whole["ours"]) for name in LAYOUTS[1:]}
+        whole = {name: [sum(r[name].values())[k] for r in rounds] for name in rounds[0]}
+        ratios = {name: np.array(whole[name]) / np.array(whole["ours"]) for name in whole if name != "ours"}
         shares = [
             (r["ours"]["q1 rewards"] + r["ours"]["q2 rewards"])[k] / w
             for r, w in zip(rounds, whole["ours"], strict=True)
@@ -373,7 +373,8 @@ def options_of() -> Any:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add: Callable[..., Any] = parser.add_argument
     add("--journal", type=Path, help="show the times of this run's folder instead of measuring")
-    add("--turns", type=int, default=3, help="of both layouts, behind one that is not counted")
+    add("--layouts", nargs="+", default=list(LAYOUTS), choices=LAYOUTS, help="what to measure, ours first")
+    add("--turns", type=int, default=3, help="of all layouts, behind one that is not counted")
     add("--prompts-per-step", type=int, default=4, help="of the GRPO steps that are measured")
     add("--generations", type=int, default=4)
     add("--trace-tokens", type=int, default=96, help="of a trace at most")
@@ -402,24 +403,28 @@ def main() -> None:
         trace_tokens=options.trace_tokens,
         response_tokens=options.response_tokens,
     )
-    layouts = {"ours": Ours(settings), "release": Release(settings), "stock": Release(settings, stock=True)}
+    made: dict[str, Callable[[], Layout]] = {
+        "ours": lambda: Ours(settings),
+        "release": lambda: Release(settings),
+        "stock": lambda: Release(settings, stock=True),
+    }
+    layouts = {name: made[name]() for name in LAYOUTS if name == "ours" or name in options.layouts}
     taken = max(options.prompts_per_step, options.traces, options.sequences)
     turns: list[dict[str, Parts]] = []
     for turn in range(options.turns + options.warm):
         samples = [train[(turn * taken + k) % len(train)] for k in range(taken)]
-        found = {
-            name: measure(layouts[name], samples, features, options, turn) for name in LAYOUTS[:: 1 - 2 * (turn % 2)]
-        }
-        for name in LAYOUTS:
+        order = list(layouts)[:: 1 - 2 * (turn % 2)]
+        found = {name: measure(layouts[name], samples, features, options, turn) for name in order}
+        for name in layouts:
             print(f"turn {turn}, {name}:", {part: x.round(2).tolist() for part, x in found[name].items()}, flush=True)
         turns += [found] if turn >= options.warm else []
-    made = summary(turns, options)
-    show(made)
+    result = summary(turns, options)
+    show(result)
     if options.out:
         kept = {key: value for key, value in vars(options).items() if key not in {"out", "journal"}}
         rows = [{name: {p: x.tolist() for p, x in parts.items()} for name, parts in turn.items()} for turn in turns]
         options.out.write_text(
-            json.dumps(made | {"settings": kept, "per_unit": rows}, indent=1) + "\n", encoding="utf-8"
+            json.dumps(result | {"settings": kept, "per_unit": rows}, indent=1) + "\n", encoding="utf-8"
         )
 
 
