@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from benchmarks.component_policies import sources
 
-from remid.data import read_benchmark
 from remid.data.write import write_benchmark
 from remid.estimate import balanced_design
 from remid.types import Benchmark, Sample
@@ -34,33 +34,30 @@ Rng = np.random.Generator
 Corrupt = Callable[[Sample, Sample, float, Rng], str]
 
 
-def words(text: str) -> list[str]:
-    return text.split()
-
-
 def sentences(text: str) -> list[str]:
     return [part for part in re.split(r"(?<=[.!?])\s+", text.strip()) if part]
 
 
 def truncated(sample: Sample, other: Sample, level: float, rng: Rng) -> str:
     """Without its last part: `level` of the words are gone."""
-    kept = words(sample.reference)
+    kept = sample.reference.split()
     return " ".join(kept[: max(1, round(len(kept) * (1 - level)))])
 
 
 def shuffled_words(sample: Sample, other: Sample, level: float, rng: Rng) -> str:
     """A share of the words changes places among themselves."""
-    made = words(sample.reference)
+    before = sample.reference.split()
+    made = before.copy()
     chosen = np.flatnonzero(rng.random(len(made)) < level)
     for place, source in zip(chosen, rng.permutation(chosen), strict=True):
-        made[place] = words(sample.reference)[source]
+        made[place] = before[source]
     return " ".join(made)
 
 
 def other_words(sample: Sample, other: Sample, level: float, rng: Rng) -> str:
     """A share of the words is replaced by words of another sample's reference."""
-    pool = words(other.reference)
-    return " ".join(str(rng.choice(pool)) if rng.random() < level else word for word in words(sample.reference))
+    pool = other.reference.split()
+    return " ".join(str(rng.choice(pool)) if rng.random() < level else word for word in sample.reference.split())
 
 
 def other_sentences(sample: Sample, other: Sample, level: float, rng: Rng) -> str:
@@ -89,13 +86,13 @@ def typing_errors(sample: Sample, other: Sample, level: float, rng: Rng) -> str:
 
 def added_other(sample: Sample, other: Sample, level: float, rng: Rng) -> str:
     """The whole reference, then part of another sample's."""
-    more = words(other.reference)
+    more = other.reference.split()
     return f"{sample.reference} {' '.join(more[: max(1, round(len(more) * level))])}"
 
 
 def added_echo(sample: Sample, other: Sample, level: float, rng: Rng) -> str:
     """Part of the last turn said back, then the whole reference."""
-    said = words(sample.dialogue[-1].text)
+    said = sample.dialogue[-1].text.split()
     return f"{' '.join(said[: max(1, round(len(said) * level))])} {sample.reference}"
 
 
@@ -111,7 +108,7 @@ def other_reference(sample: Sample, other: Sample, level: float, rng: Rng) -> st
 
 def own_profile(sample: Sample, other: Sample, level: float, rng: Rng) -> str:
     """Part of the character's profile, recited instead of an answer."""
-    text = words(sample.character)
+    text = sample.character.split()
     return " ".join(text[: max(3, round(60 * level))])
 
 
@@ -126,7 +123,7 @@ def with_action(sample: Sample, other: Sample, level: float, rng: Rng) -> str:
     return f"*{rng.choice(['smiles', 'nods', 'looks up', 'leans back', 'sighs'])}* {sample.reference}"
 
 
-#: Corruption -> levels. Harm grows with the level; (None,) for changes that do none.
+#: Corruption -> levels, with which the harm grows; and changes that do none.
 HARM: dict[str, tuple[Corrupt, tuple[float, ...]]] = {
     "other-reference": (other_reference, (0.25, 0.5, 1.0)),
     "other-sentences": (other_sentences, (0.5, 1.0)),
@@ -206,8 +203,7 @@ def main() -> None:
     show.add_argument("run", type=Path)
     args = parser.parse_args()
     if args.command == "make":
-        name, split, count = args.data.rsplit(":", 2)
-        samples = [s for s in read_benchmark([Path(name)]).samples if s.split == split][: int(count)]
+        (samples,) = sources([args.data]).values()
         write_benchmark(Benchmark(tuple(corrupted(samples, args.seed)), "", ""), args.out)
         return
     rows = table(json.loads((args.run / "result.json").read_text()))

@@ -253,8 +253,8 @@ def _estimate(value: float, low_R: FloatArray, high_R: FloatArray, of: Gap, conf
     tails = float(min(np.sum(~(low_R > 0)), np.sum(~(high_R < 0))))
     p_value = min(1.0, 2 * (tails + 1) / (low_R.size + 1))
     spread = float(np.nanstd(np.concatenate([low_R, high_R])))
-    if tails == 0:  # no resample is on the other side of 0, so that only a tail's shape can say how unlikely that is
-        p_value = min(p_value, 2 * float(special.stdtr(of.df, -abs(value) / spread)) if spread > 0 else p_value)
+    if tails == 0 and spread > 0:  # no resample is beyond 0: only a tail's shape can say how unlikely that is
+        p_value = min(p_value, 2 * float(special.stdtr(of.df, -abs(value) / spread)))
     return Estimate(value, spread, low, high, of.n, of.n_missing, of.df, GAP_UNIT, p_value)
 
 

@@ -17,13 +17,11 @@ from torch.nn import functional
 
 from remid.errors import ModelError
 from remid.lm.attention import attending
-from remid.lm.layouts import attends_fully
+from remid.lm.layouts import PROBE_TOLERANCE, attends_fully, probe_ids
 from remid.lm.room import roomy_cache
 
 #: Name under which transformers finds `attend_branches`.
 BRANCHES = "remid_branches"
-#: Disagreement with copied prompts, nats per token at most, above which a model is not run in branches.
-_TOLERANCE = 1e-3
 
 
 class Branches:
@@ -136,9 +134,8 @@ def branches(model: Any) -> bool:
     """Whether the model can be run in branches: on a CPU, and with the same outcome as with copied prompts."""
     if model.device.type != "cpu" or not attends_fully(model) or roomy_cache(model, 1) is None:
         return False
-    vocabulary = int(model.get_input_embeddings().weight.shape[0])
-    prompt = torch.tensor([[(7 * k + 11) % vocabulary for k in range(20)]])
-    tokens, at = torch.tensor([5 % vocabulary, 6 % vocabulary]), torch.full((2, 1), 20)
+    ids = probe_ids(model, 22)
+    prompt, tokens, at = torch.tensor([ids[:20]]), torch.tensor(ids[20:]), torch.full((2, 1), 20)
     training = model.training
     model.eval()
     try:
@@ -156,5 +153,4 @@ def branches(model: Any) -> bool:
     finally:
         model.train(training)
     apart = torch.log_softmax(torch.stack(ours).float(), -1) - torch.log_softmax(torch.stack(usual).float(), -1)
-    close = _TOLERANCE if model.dtype == torch.float32 else 0.1
-    return float(apart.abs().mean()) < close
+    return float(apart.abs().mean()) < PROBE_TOLERANCE[str(model.dtype).removeprefix("torch.")]

@@ -21,10 +21,6 @@ from remid.lm.work import Scored, Work
 
 LayoutName = Literal["tree", "repeated", "plain"]
 
-#: Mean disagreement with "plain" on the probe, nats per token: above rounding (measured on the embedded model: 6e-6 in
-#: float32, 0.055 in bfloat16, 0.006 in float16), below the mildest wrong layout (positions off by one: 0.13). The mean,
-#: since single tokens differ by 0.2 in bfloat16 when nothing is wrong.
-_PROBE_TOLERANCE = {"float32": 1e-3, "bfloat16": 0.1, "float16": 0.03}
 _ADVICE = "use a machine with more memory, a smaller model, or --max-tokens; the same command tries again"
 #: Rows of a pass and of a block on a CPU: enough that fixed costs vanish, few enough that what is computed stays in the
 #: cache (measured, docs/log.md).
@@ -119,8 +115,7 @@ def _choose(
     """The first that reproduces pair-by-pair scoring on prompts that share a beginning, answers of unequal length."""
     if len(candidates) == 1:
         return candidates[0]
-    vocabulary = int(loaded.model.get_input_embeddings().weight.shape[0])
-    ids = tuple((7 * k + 11) % vocabulary for k in range(64))
+    ids = tuple(layouts.probe_ids(loaded.model, 64))
     answers = (ids[24:34], ids[34:37], ids[37:38], ids[38:58])
     work = [Work(ids[:24], answers), Work((*ids[:12], *ids[40:52]), answers[:2])]
     plain = _probe(layouts.Plain(loaded.model), work)
@@ -133,7 +128,7 @@ def _choose(
             continue
         if isinstance(layout, layouts.Tree) and not layout.windows and not layouts.attends_fully(loaded.model):
             continue  # some layers see less than they were asked to, and the probe is too short to show it
-        if float(np.abs(found - plain).mean()) < _PROBE_TOLERANCE[loaded.dtype]:
+        if float(np.abs(found - plain).mean()) < layouts.PROBE_TOLERANCE[loaded.dtype]:
             return name, layout
     return candidates[-1]
 

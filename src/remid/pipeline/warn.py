@@ -140,11 +140,10 @@ def _seen(result: dict[str, Any], policy: str) -> str:
 
 def _brief(result: dict[str, Any]) -> list[dict[str, Any]]:
     """Models that hardly answer now and then: a mean over samples lets their long responses make up for that."""
-    rows = []
+    rows, models = [], _models(result)
     for r in result["surface"]:
-        if r["measure"] != "brief" or r["shift"] != ID or r["subset"] is not None or r["policy"] not in _models(result):
-            continue
-        if r["ci_low"] is not None and r["ci_low"] > 0:
+        pooled = r["measure"] == "brief" and r["shift"] == ID and r["subset"] is None and r["policy"] in models
+        if pooled and r["ci_low"] is not None and r["ci_low"] > 0:
             text = (
                 f"{r['policy']} hardly answers in {r['value']:.0%} of the samples on ID (interval {r['ci_low']:.0%} to "
                 f"{r['ci_high']:.0%}, n {r['n']}): fewer than a fifth of the reference's words. R-EMI and the gap are "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -43,7 +44,8 @@ def sample_completions(
         with merged(model):
             kind = _Branched if branched else _Copied
             running = kind(model, prompts, count, end_of_turn, max_new_tokens)
-            return _sample(running, count, end_of_turn, max_new_tokens, lambda x: _draw(x, temperature, generator))
+            with running.writing():
+                return _sample(running, count, end_of_turn, max_new_tokens, lambda x: _draw(x, temperature, generator))
     finally:
         model.train(training)
 
@@ -73,7 +75,12 @@ class _Running:
         self._mask = mask.repeat_interleave(count, dim=0)
         self._at = positions[:, -1:].repeat_interleave(count, dim=0)
 
+    def writing(self) -> AbstractContextManager[None]:
+        """Around all calls of `write`."""
+        return nullcontext()
+
     def select(self, keep: Tensor) -> None:
+        """Go on with these rows alone."""
         self._mask, self._at = self._mask[keep], self._at[keep]
 
     def write(self, tokens: Tensor) -> None:
@@ -116,10 +123,12 @@ class _Branched(_Running):
         super().select(keep)
         self._branches.select(keep)
 
+    def writing(self) -> AbstractContextManager[None]:
+        return branching(self._model)
+
     def write(self, tokens: Tensor) -> None:
         super().write(tokens)
-        with branching(self._model):
-            self.logits = self._branches.run(self._model, tokens, self._at)
+        self.logits = self._branches.run(self._model, tokens, self._at)
 
 
 def _sample(

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from remid.lm.layouts import attends_fully
+from remid.lm.layouts import attends_fully, probe_ids
 
 Ids = Sequence[int]
 #: Mean disagreement with scoring one by one, nats per token, above which a model is not run packed.
@@ -43,8 +43,7 @@ def packs(model: Any) -> bool:
     """Whether packed log-probabilities agree with those one by one. Models with windows or states are not asked."""
     if not attends_fully(model):
         return False  # the probe is too short to show it
-    vocabulary = int(model.get_input_embeddings().weight.shape[0])
-    ids = [(7 * k + 11) % vocabulary for k in range(60)]
+    ids = probe_ids(model, 60)
     prompts, completions = [ids[:20]] * 3, [ids[20:30], ids[30:31], ids[31:45]]
     training = model.training
     model.eval()
