@@ -49,7 +49,7 @@ function drawBound() {
     marker: { symbol: 'diamond', size: 10, color: css('--ink'), line: { color: css('--panel'), width: 1.5 } },
   });
   const texts = sorted.map(tick);
-  const left = Math.min(170, Math.max(widest(texts), widest(heads.map((head) => `${head.text}mm`))) + 20);
+  const left = Math.min(190, Math.max(widest(texts), widest(heads.map((head) => `${head.text}mm`))) + 20);
   const legend = narrow() ? 140 : 60;
   draw('bound-plot', traces, {
     height: legend + (y + 1) * 30 + 60, barmode: 'stack', margin: { l: left, r: 16, t: legend, b: 50 }, showlegend: true,
