@@ -5,7 +5,7 @@ import pytest
 from estimate_oracles import additive_world, discrete_truth, discrete_world, pair_scores
 from scipy import stats
 
-from remid.estimate import Influence, balanced_design, club, contrast, estimate, pool, remi, remid
+from remid.estimate import Influence, balanced_design, club, contrast, estimate, pool, remi, remid, share_interval
 from remid.types import FloatArray
 
 
@@ -166,3 +166,28 @@ def test_noise_is_taken_off_within_clusters_too(seed: int) -> None:
     alone, grouped = estimate(club(scores)), estimate(club(scores), clusters=list(range(60)))
     assert grouped.stderr == pytest.approx(alone.stderr)
     assert alone.stderr**2 < np.var(club(scores).phi_B, ddof=1) / 60
+
+
+def test_the_interval_of_a_share_covers_where_it_is_rare() -> None:
+    rng = np.random.default_rng(0)
+    covered = {"student": 0, "wilson": 0}
+    for _ in range(400):
+        made = estimate(influence((rng.random(16) < 0.04).astype(np.float64)))
+        share = share_interval(made)
+        assert 0 <= share.ci_low <= share.value <= share.ci_high <= 1
+        covered["student"] += made.ci_low <= 0.04 <= made.ci_high
+        covered["wilson"] += share.ci_low <= 0.04 <= share.ci_high
+    assert covered["wilson"] >= 0.93 * 400
+    assert covered["student"] < 0.6 * 400  # half of the samples have none, and an interval of no width
+
+
+def test_the_interval_of_a_share_leaves_open_what_so_many_answers_do() -> None:
+    none = share_interval(estimate(influence(np.zeros(16))))
+    t2 = 2.1314**2
+    assert (none.ci_low, none.ci_high) == (0.0, pytest.approx(t2 / (16 + t2), rel=1e-3))
+    one = share_interval(estimate(influence(np.zeros(1))))
+    assert np.isnan(one.ci_low)
+    assert np.isnan(one.ci_high)
+    many = np.tile([0.2, 0.3], 500)  # shares that differ little: narrower than yes-or-no answers
+    narrow, wide = estimate(influence(many)), share_interval(estimate(influence(many)))
+    assert wide.ci_high - wide.ci_low == pytest.approx(narrow.ci_high - narrow.ci_low, rel=0.01)

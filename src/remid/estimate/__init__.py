@@ -18,7 +18,7 @@ from remid.estimate.gap import (
     part_estimate,
     together,
 )
-from remid.estimate.inference import contrast, estimate, pool, remid
+from remid.estimate.inference import contrast, estimate, pool, remid, share_interval
 from remid.estimate.information import UNITS, Influence, club, contrast_scores, in_unit, remi
 from remid.estimate.multiple import holm
 from remid.estimate.plugin import Side, plugin_bounds, response_gains
@@ -67,6 +67,7 @@ __all__ = [
     "response_gains",
     "retrieval",
     "rjsd",
+    "share_interval",
     "smile",
     "split_information",
     "together",

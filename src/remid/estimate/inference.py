@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -60,6 +61,22 @@ def remid(
     n, n_missing = id_.n + ood.n, id_.n_missing + ood.n_missing
     value = id_.value - ood.value
     return _as_estimate(value, variance, df, confidence, n=n, n_missing=n_missing, unit=id_.unit)
+
+
+def share_interval(made: Estimate, confidence: float = 0.95) -> Estimate:
+    """The estimate of a mean of shares, each in [0, 1], with Wilson's score interval (1927) instead of Student's.
+
+    It stays in [0, 1], and where all items say the same (stderr 0) it has the width that so many yes-or-no answers
+    leave open instead of none. n in Wilson's formula: what yes-or-no answers would need for this standard error.
+    """
+    p, open_ = made.value, made.value * (1 - made.value)
+    if not (made.df > 0 and 0 <= p <= 1):
+        return made
+    n = open_ / made.stderr**2 if made.stderr > 0 and open_ > 0 else made.n
+    z2 = float(special.stdtrit(made.df, (1 + confidence) / 2)) ** 2
+    middle = (p + z2 / (2 * n)) / (1 + z2 / n)
+    half = float(np.sqrt(z2 * (open_ / n + z2 / (4 * n**2)))) / (1 + z2 / n)
+    return replace(made, ci_low=max(0.0, middle - half), ci_high=min(1.0, middle + half))
 
 
 def pool(parts: Sequence[Influence]) -> Influence:

@@ -13,7 +13,7 @@ import numpy as np
 
 from remid.data.language import UNKNOWN, language_of
 from remid.data.overlap import Source, Words, copied_share, longest_run, repeated_share, words
-from remid.estimate import Influence
+from remid.estimate import Influence, share_interval
 from remid.pipeline.measure import Row, SubsetScores, cells, estimate_of, mean_influence, numbers, place
 from remid.pipeline.policies import REFERENCE, Texts
 from remid.types import FloatArray, Sample
@@ -64,7 +64,8 @@ def surface_rows(
                 cells(subsets, _of(seen, policy, number, look.unit, minus=REFERENCE)),
                 strict=True,
             ):
-                made = numbers(estimate_of(row_cell, confidence))
+                whole = estimate_of(row_cell, confidence)
+                made = numbers(share_interval(whole, confidence) if look.unit == "share" else whole)
                 del made["p_value"]  # nobody asks whether a length is 0
                 over = numbers(estimate_of(apart, confidence))
                 about = {"measure": look.measure, "source": look.source}

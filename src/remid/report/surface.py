@@ -87,7 +87,7 @@ def _cell(row: Row | None) -> Cell | None:
     apart = "more" if known and low > 0 else "less" if known and high < 0 else ""
     low, high = row["ci_low"], row["ci_high"]
     if row["unit"] == "share":
-        around = "" if low is None or high is None else f"{percent_of(max(low, 0))} to {percent_of(min(high, 1))}"
+        around = "" if low is None or high is None else f"{percent_of(low)} to {percent_of(high)}"
         return Cell(percent_of(row["value"]), around, apart)
     half = half_width(row)
     places = min(1, decimals(half))
