@@ -69,7 +69,10 @@ def test_the_gap_heads_the_page_and_r_emid_stands_next_to_it() -> None:
     assert page.index('id="gap"') < page.index('id="verdict"')
     assert "Change under the user shift, nats/token" in text
     assert "0.06 0.01 to 0.11 theirs 0.11" in text
-    assert "+0.02 −0.04 to +0.08, n 60 at most 2.00" in text
+    assert "+0.02 −0.04 to +0.08 n 60, at most 2.00" in text
+    for row in result["gap_change"]:
+        row["bound"] = -0.05
+    assert "n 60, above its bound −0.05" in said(render_page(result, make_details(result)))
     for result in (make_result(hostile=True), make_result(all_null=True)):
         assert 'id="gap"' in render_page(result, make_details(result))
 

@@ -198,14 +198,20 @@ def _compared(row: Row, places: int) -> tuple[str, str, str]:
 
 
 def _change(row: Row | None) -> tuple[str, str, bool, str]:
-    """(value, interval with the n of the shift, whether significant, bound) of a change."""
+    """(value, interval, whether significant, n of the shift and bound) of a change."""
     if row is None or row["value"] is None:
         return "n/a", "", False, ""
     value = number(row["value"], 2)
     ends = "no interval" if half_width(row) is None else f"{number(row['ci_low'], 2)} to {number(row['ci_high'], 2)}"
-    around = f"{ends}, n {row['n_ood']}"
-    bound = "" if row["bound"] is None else f"at most {_two(row['bound'])}"
-    return value, around, row["significant"], bound
+    return value, ends, row["significant"], f"n {row['n_ood']}{_bound(row)}"
+
+
+def _bound(row: Row) -> str:
+    """The plug-in bound of a change, or that it does not hold: the shift then moves more than the embeddings see."""
+    if row["bound"] is None:
+        return ""
+    broken = row["ci_low"] is not None and row["ci_low"] > row["bound"]
+    return f", {'above its bound' if broken else 'at most'} {_two(row['bound'])}"
 
 
 def _subsets(result: Row, policies: Sequence[str]) -> tuple[tuple[str, tuple[Part, ...], tuple[str, ...]], ...]:
