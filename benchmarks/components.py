@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from remid.estimate import Influence, pool
+from remid.estimate import Influence, pool, wilson
 from remid.estimate.components import mean_drop
 from remid.pipeline.components import Looked, cell_rows, component_units, swaps_of
 from remid.pipeline.config import RunConfig
@@ -84,13 +84,6 @@ def _mean(drop_Bm: np.ndarray, partner_Bm: np.ndarray, keep_B: np.ndarray) -> In
     return mean_drop(padded_Bm, apart_Bm)
 
 
-def wilson(hits: int, n: int) -> list[float]:
-    """95% interval of a share."""
-    z, p = 1.959964, hits / n
-    centre, half = p + z**2 / (2 * n), z * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
-    return [round(float((centre + sign * half) / (1 + z**2 / n)), 4) for sign in (-1, 1)]
-
-
 def drawn(
     looked: list[Looked], policies: list[str], reference: str, n: int, seed: int, *, again: bool = False
 ) -> list[Row]:
@@ -117,7 +110,7 @@ def drawn(
         }
         if policy in RIGHT:
             hits = told[policy][RIGHT[policy]]
-            row |= {"right": hits / RUNS, "interval": wilson(hits, RUNS)}
+            row |= {"right": hits / RUNS, "interval": [round(end, 4) for end in wilson(hits / RUNS, RUNS)]}
         out.append(row)
     return out
 

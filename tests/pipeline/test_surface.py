@@ -75,6 +75,8 @@ def test_a_response_of_a_fifth_of_the_reference_is_brief() -> None:
     rows = made()  # references have eleven words; "no" is one, no response is none
     two = found(rows, policy="two", subset=None, measure="brief", source=None)
     assert (two["n"], two["n_missing"], two["value"]) == (9, 1, pytest.approx(1 / 9))
+    assert two["ci_low"] > 0
+    assert two["over_reference"]["ci_low"] < 0  # which is what the warning goes by
     assert found(rows, policy="reference", subset=None, measure="brief", source=None)["value"] == 0
 
 

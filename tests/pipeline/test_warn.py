@@ -202,6 +202,12 @@ def brief(policy: str, value: float, low: float | None) -> Result:
     return look(policy, value, low, "brief", None) | {"ci_low": low, "ci_high": 2 * value, "n": 40}
 
 
+def test_a_single_brief_response_is_no_warning() -> None:
+    made = result()
+    made["surface"] = [brief("one", 0.03, -0.03) | {"ci_low": 0.004, "ci_high": 0.13}]
+    assert warn(made) == {}
+
+
 def test_information_above_the_reference_is_told_with_what_the_responses_look_like() -> None:
     def above(made: Result) -> None:
         CAUSES["above-reference"](made)

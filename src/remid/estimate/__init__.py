@@ -18,7 +18,7 @@ from remid.estimate.gap import (
     part_estimate,
     together,
 )
-from remid.estimate.inference import contrast, estimate, pool, remid, share_interval
+from remid.estimate.inference import contrast, estimate, pool, remid, share_interval, wilson
 from remid.estimate.information import UNITS, Influence, club, contrast_scores, in_unit, remi
 from remid.estimate.multiple import holm
 from remid.estimate.plugin import Side, plugin_bounds, response_gains
@@ -72,4 +72,5 @@ __all__ = [
     "split_information",
     "together",
     "upper_bound",
+    "wilson",
 ]

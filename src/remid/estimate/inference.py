@@ -69,14 +69,19 @@ def share_interval(made: Estimate, confidence: float = 0.95) -> Estimate:
     It stays in [0, 1], and where all items say the same (stderr 0) it has the width that so many yes-or-no answers
     leave open instead of none. n in Wilson's formula: what yes-or-no answers would need for this standard error.
     """
-    p, open_ = made.value, made.value * (1 - made.value)
+    p, spread = made.value, made.value * (1 - made.value)
     if not (made.df > 0 and 0 <= p <= 1):
         return made
-    n = open_ / made.stderr**2 if made.stderr > 0 and open_ > 0 else made.n
-    z2 = float(special.stdtrit(made.df, (1 + confidence) / 2)) ** 2
-    middle = (p + z2 / (2 * n)) / (1 + z2 / n)
-    half = float(np.sqrt(z2 * (open_ / n + z2 / (4 * n**2)))) / (1 + z2 / n)
-    return replace(made, ci_low=max(0.0, middle - half), ci_high=min(1.0, middle + half))
+    n = spread / made.stderr**2 if made.stderr > 0 and spread > 0 else made.n
+    low, high = wilson(p, n, float(special.stdtrit(made.df, (1 + confidence) / 2)))
+    return replace(made, ci_low=low, ci_high=high)
+
+
+def wilson(share: float, n: float, reach: float = 1.959964) -> tuple[float, float]:
+    """Wilson's score interval (1927) of a share of n yes-or-no answers. reach: quantile a side, by default 95%."""
+    z2 = reach**2
+    middle, half = share + z2 / (2 * n), float(np.sqrt(z2 * (share * (1 - share) / n + z2 / (4 * n**2))))
+    return max(0.0, (middle - half) / (1 + z2 / n)), min(1.0, (middle + half) / (1 + z2 / n))
 
 
 def pool(parts: Sequence[Influence]) -> Influence:

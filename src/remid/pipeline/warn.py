@@ -143,7 +143,8 @@ def _brief(result: dict[str, Any]) -> list[dict[str, Any]]:
     rows, models = [], _models(result)
     for r in result["surface"]:
         pooled = r["measure"] == "brief" and r["shift"] == ID and r["subset"] is None and r["policy"] in models
-        if pooled and r["ci_low"] is not None and r["ci_low"] > 0:
+        # Not by the share's own interval: Wilson's lies above 0 as soon as a single response is brief.
+        if pooled and ((r["over_reference"] or {}).get("ci_low") or 0) > 0:
             text = (
                 f"{r['policy']} hardly answers in {r['value']:.0%} of the samples on ID (interval {r['ci_low']:.0%} to "
                 f"{r['ci_high']:.0%}, n {r['n']}): fewer than a fifth of the reference's words. R-EMI and the gap are "

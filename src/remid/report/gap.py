@@ -207,7 +207,7 @@ def _change(row: Row | None) -> tuple[str, str, bool, str]:
 
 
 def _bound(row: Row) -> str:
-    """The plug-in bound of a change, or that it does not hold: the shift then moves more than the embeddings see."""
+    """The plug-in bound of a change, or that it does not hold: it was estimated too low."""
     if row["bound"] is None:
         return ""
     broken = row["ci_low"] is not None and row["ci_low"] > row["bound"]
