@@ -72,7 +72,7 @@ def test_the_gap_heads_the_page_and_r_emid_stands_next_to_it() -> None:
     assert "+0.02 −0.04 to +0.08 n 60, at most 2.00" in text
     for row in result["gap_change"]:
         row["bound"] = -0.05
-    assert "n 60, above its bound −0.05" in said(render_page(result, make_details(result)))
+    assert "n 60, beyond −0.05" in said(render_page(result, make_details(result)))
     for result in (make_result(hostile=True), make_result(all_null=True)):
         assert 'id="gap"' in render_page(result, make_details(result))
 

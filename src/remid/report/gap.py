@@ -211,7 +211,7 @@ def _bound(row: Row) -> str:
     if row["bound"] is None:
         return ""
     broken = row["ci_low"] is not None and row["ci_low"] > row["bound"]
-    return f", {'above its bound' if broken else 'at most'} {_two(row['bound'])}"
+    return f", {'beyond' if broken else 'at most'} {_two(row['bound'])}"
 
 
 def _subsets(result: Row, policies: Sequence[str]) -> tuple[tuple[str, tuple[Part, ...], tuple[str, ...]], ...]:
