@@ -38,12 +38,12 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """One pooled shift. rows: (policy, kind, R-EMI or "", cells in the order of COLUMNS, None where there is none)."""
+    """One pooled shift. rows: (policy, kind, R-EMI and its interval, cells in the order of COLUMNS), None where none is."""
 
     shift: str
     name: tuple[Part, ...]
     n: int
-    rows: tuple[tuple[str, str, str, tuple[Cell | None, ...]], ...]
+    rows: tuple[tuple[str, str, tuple[str, str] | None, tuple[Cell | None, ...]], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ def _table(result: Row, rows: list[Row], shift: str) -> Table:
     made = []
     for policy in order:
         on_id = id_row(result, policy) if shift == "id" else None
-        told = "" if on_id is None or policy == "reference" else f"{estimate(on_id)} [{interval(on_id)}]"
+        told = None if on_id is None or policy == "reference" else (estimate(on_id), interval(on_id))
         cells = tuple(_cell(found.get((policy, *column))) for column in COLUMNS)
         made.append((policy, kinds[policy], told, cells))
     counts = [row["n"] + row["n_missing"] for row in found.values()]
@@ -87,7 +87,7 @@ def _cell(row: Row | None) -> Cell | None:
     apart = "more" if known and low > 0 else "less" if known and high < 0 else ""
     low, high = row["ci_low"], row["ci_high"]
     if row["unit"] == "share":
-        around = "" if low is None or high is None else f"{percent_of(low)} to {percent_of(high)}"
+        around = "" if low is None or high is None else f"{percent_of(low).removesuffix('%')} to {percent_of(high)}"
         return Cell(percent_of(row["value"]), around, apart)
     half = half_width(row)
     places = min(1, decimals(half))
