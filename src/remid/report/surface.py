@@ -38,7 +38,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """One pooled shift. rows: (policy, kind, R-EMI and its interval, cells in the order of COLUMNS), None where none is."""
+    """One pooled shift. rows: (policy, kind, (R-EMI, interval), cells in the order of COLUMNS), None where none is."""
 
     shift: str
     name: tuple[Part, ...]
