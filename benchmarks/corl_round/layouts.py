@@ -1,34 +1,12 @@
-"""Seconds of a whole CoRL round: everything that is shared computed once, against the layout of CoRL's release.
-
-A round: GRPO on q1, the new q1's traces for the training samples, SFT of q2 on them, GRPO on q2. Small pieces of each
-are measured (a GRPO step, a batch of traces, a few training sequences) and brought to a round by its counts. Layouts
-take turns on the same samples in one process, in an order that swaps.
-
-| | ours | release |
-| --- | --- | --- |
-| sampling | keys of a prompt shared by its completions | TRL's own, each completion with its prompt |
-| rewards | adapter of the same base, shared prompts | a second model, pair by pair, logits everywhere |
-| learning | packed behind one copy of the prompt | TRL's own, each completion with its prompt |
-| roll-out | train/rollout.py | transformers' generate, batches in the data's order |
-| SFT | train/sft.py | TRL's SFTTrainer as it comes |
-
-`release` has our linear layers (lm/cpu.py), so that the layout alone differs; `stock` is the same with PyTorch's own,
-as it would come. An untrained q1 writes no trace that parses; what it
-writes is taken for the features, so that each completion makes another prompt for q2, as it will when q1 is trained.
-
-  python benchmarks/corl_round.py --turns 3 --out corl_round.json
-  python benchmarks/corl_round.py --journal runs/corl             # where the time of a run that was really made went
-"""
+"""The pieces of a round as each layout runs them, timed (see the package)."""
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -36,12 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
-from scipy.stats import t as student
 from transformers import PrinterCallback, TrainerCallback
 from trl import GRPOTrainer, SFTConfig, SFTTrainer
 
-from remid.data import mini_benchmark_paths
-from remid.data.read import read_benchmark
 from remid.lm.adapters import activate, frozen_copy, new_adapters
 from remid.lm.branches import branches
 from remid.lm.chat import ChatRenderer
@@ -50,13 +25,10 @@ from remid.pipeline.prompts import role_play_messages
 from remid.pipeline.reason import trace_messages
 from remid.pipeline.traces import parse_trace
 from remid.train.arguments import common_arguments
-from remid.train.clock import times
-from remid.train.collect import extracted
 from remid.train.config import GrpoSettings, LoraSettings, SftSettings
 from remid.train.evaluate import prompt_ids, reference_pair, write_traces
 from remid.train.examples import Example, q2_example
 from remid.train.grpo import SharedPromptTrainer, _arguments, _rollout
-from remid.train.journal import read_journal
 from remid.train.scoring import AdapterScorer, Pair, using
 from remid.train.sft import run_sft
 from remid.types import Sample
@@ -64,8 +36,6 @@ from remid.types import Sample
 #: (2,): seconds on the wall and of the processor.
 Seconds = np.ndarray
 Parts = dict[str, Seconds]
-CLOCKS = ("wall", "processor")
-LAYOUTS = ("ours", "release", "stock")
 MAX_TOKENS = 2048
 ROLLOUT_BATCH = 16
 
@@ -295,138 +265,3 @@ def measure(layout: Layout, samples: Sequence[Sample], features: Mapping[str, st
         layout.sft(examples, SftSettings(epochs=1), Path(folder), heard)
     parts["SFT"] = heard.seconds / len(examples)
     return parts
-
-
-def of_a_round(parts: Parts, options: Any) -> Parts:
-    """Seconds of a whole round by part."""
-    counts = {"roll-out": options.train, "SFT": options.train * options.epochs}
-    return {name: seconds * counts.get(name, options.prompts) for name, seconds in parts.items()}
-
-
-def summary(turns: Sequence[Mapping[str, Parts]], options: Any) -> dict[str, Any]:
-    """By clock: a round's seconds by part and layout, means over turns; the ratio with 95% interval and range."""
-    rounds = [{name: of_a_round(parts, options) for name, parts in turn.items()} for turn in turns]
-    found: dict[str, Any] = {}
-    for k, clock in enumerate(CLOCKS):
-        table = {
-            name: {part: float(np.mean([r[name][part][k] for r in rounds])) for part in rounds[0][name]}
-            for name in rounds[0]
-        }
-        whole = {name: [sum(r[name].values())[k] for r in rounds] for name in rounds[0]}
-        ratios = {name: np.array(whole[name]) / np.array(whole["ours"]) for name in whole if name != "ours"}
-        shares = [
-            (r["ours"]["q1 rewards"] + r["ours"]["q2 rewards"])[k] / w
-            for r, w in zip(rounds, whole["ours"], strict=True)
-        ]
-        found[clock] = {
-            "seconds": table,
-            "whole": {name: float(np.mean(values)) for name, values in whole.items()},
-            "ratios": {
-                name: {
-                    "by_part": {part: table[name][part] / table["ours"][part] for part in table["ours"]},
-                    "ratio": float(np.exp(np.log(ratio).mean())),
-                    "interval": _interval(np.log(ratio)),
-                    "range": [float(ratio.min()), float(ratio.max())],
-                }
-                for name, ratio in ratios.items()
-            },
-            "reward_share_of_ours": float(np.mean(shares)),
-            "turns": len(turns),
-        }
-    return found
-
-
-def _interval(logs: np.ndarray) -> list[float] | None:
-    """95%, of the geometric mean; None with one turn."""
-    n = len(logs)
-    if n < 2:
-        return None
-    half = float(student.ppf(0.975, n - 1) * logs.std(ddof=1) / math.sqrt(n))
-    return [math.exp(logs.mean() - half), math.exp(logs.mean() + half)]
-
-
-def show(found: Mapping[str, Any]) -> None:
-    for clock in CLOCKS:
-        one = found[clock]
-        rewards = f"rewards {100 * one['reward_share_of_ours']:.0f}% of ours"
-        print(f"\nA round, {clock} seconds ({one['turns']} turns); {rewards}")
-        for part, ours in one["seconds"]["ours"].items():
-            theirs = "  ".join(
-                f"{name} {one['seconds'][name][part]:8.1f} ({ratio['by_part'][part]:.2f})"
-                for name, ratio in one["ratios"].items()
-            )
-            print(f"  {part:14} ours {ours:8.1f}  {theirs}")
-        for name, ratio in one["ratios"].items():
-            interval = "" if ratio["interval"] is None else " [{:.2f}, {:.2f}]".format(*ratio["interval"])
-            seconds = f"{one['whole'][name]:.0f} over ours {one['whole']['ours']:.0f}"
-            print(f"  {name} {seconds}: {ratio['ratio']:.2f}{interval}")
-
-
-def show_journal(folder: Path) -> None:
-    for row in times(read_journal(folder)):
-        share = "n/a" if row["reward_share"] is None else f"{100 * row['reward_share']:.0f}%"
-        parts = "  ".join(f"{name} {value:.0f}" for name, value in row.items() if isinstance(value, float))
-        print(f"{row['stage']}: {parts}  (seconds; rewards {share} of all but evaluation)")
-
-
-def options_of() -> Any:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add: Callable[..., Any] = parser.add_argument
-    add("--journal", type=Path, help="show the times of this run's folder instead of measuring")
-    add("--layouts", nargs="+", default=list(LAYOUTS), choices=LAYOUTS, help="what to measure, ours first")
-    add("--turns", type=int, default=3, help="of all layouts, behind one that is not counted")
-    add("--prompts-per-step", type=int, default=4, help="of the GRPO steps that are measured")
-    add("--generations", type=int, default=4)
-    add("--trace-tokens", type=int, default=96, help="of a trace at most")
-    add("--response-tokens", type=int, default=64, help="of a response at most")
-    add("--traces", type=int, default=16, help="of the roll-out that is measured")
-    add("--sequences", type=int, default=8, help="of the SFT that is measured")
-    add("--prompts", type=int, default=64, help="of a round's GRPO stages, each")
-    add("--train", type=int, default=64, help="training samples of a round: its traces, and its SFT")
-    add("--epochs", type=float, default=3, help="of a round's SFT")
-    add("--threads", type=int, default=torch.get_num_threads())
-    add("--warm", type=int, default=1, help="0: count the first turn too")
-    add("--out", type=Path)
-    return parser.parse_args()
-
-
-def main() -> None:
-    options = options_of()
-    if options.journal:
-        return show_journal(options.journal)
-    torch.set_num_threads(options.threads)
-    train = sorted(read_benchmark([mini_benchmark_paths()[0]]).train, key=lambda sample: sample.sample_id)
-    features = {name: str(parse_trace(text).features) for name, text in extracted(train, "compact").texts.items()}
-    settings = GrpoSettings(
-        generations=options.generations,
-        prompts_per_step=options.prompts_per_step,
-        trace_tokens=options.trace_tokens,
-        response_tokens=options.response_tokens,
-    )
-    made: dict[str, Callable[[], Layout]] = {
-        "ours": lambda: Ours(settings),
-        "release": lambda: Release(settings),
-        "stock": lambda: Release(settings, stock=True),
-    }
-    layouts = {name: made[name]() for name in LAYOUTS if name == "ours" or name in options.layouts}
-    taken = max(options.prompts_per_step, options.traces, options.sequences)
-    turns: list[dict[str, Parts]] = []
-    for turn in range(options.turns + options.warm):
-        samples = [train[(turn * taken + k) % len(train)] for k in range(taken)]
-        order = list(layouts)[:: 1 - 2 * (turn % 2)]
-        found = {name: measure(layouts[name], samples, features, options, turn) for name in order}
-        for name in layouts:
-            print(f"turn {turn}, {name}:", {part: x.round(2).tolist() for part, x in found[name].items()}, flush=True)
-        turns += [found] if turn >= options.warm else []
-    result = summary(turns, options)
-    show(result)
-    if options.out:
-        kept = {key: value for key, value in vars(options).items() if key not in {"out", "journal"}}
-        rows = [{name: {p: x.tolist() for p, x in parts.items()} for name, parts in turn.items()} for turn in turns]
-        options.out.write_text(
-            json.dumps(result | {"settings": kept, "per_unit": rows}, indent=1) + "\n", encoding="utf-8"
-        )
-
-
-if __name__ == "__main__":
-    main()
