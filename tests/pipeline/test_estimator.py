@@ -29,9 +29,10 @@ from remid.lm.chat import ChatRenderer
 from remid.lm.models import LoadedModel, find_model, load_model
 from remid.pipeline.config import make_config
 from remid.pipeline.engines import EngineConfig, Engines, ModelChoice, run_engines
-from remid.pipeline.prompts import PROMPT_VERSION
+from remid.pipeline.prompts import PROMPT_VERSION, PROMPT_VERSIONS, role_play_messages
 from remid.pipeline.reason import Traces, collect_traces, trace_messages
 from remid.pipeline.run import Run, scored_subsets
+from remid.pipeline.score import prompt_key
 from remid.pipeline.store import Store
 from remid.types import Benchmark
 
@@ -241,6 +242,21 @@ def test_an_estimator_trained_on_other_prompts_is_refused(home: Home, tmp_path: 
     path.write_text(json.dumps(json.loads(path.read_text()) | {"prompt_version": 0}))
     with pytest.raises(ModelError, match=r"trained on prompts of version 0\.\d+, and this remid asks in version"):
         Engines(ModelChoice("builtin", estimator=estimator), EngineConfig(), Told())
+
+
+def test_an_estimator_is_asked_in_the_version_of_the_prompts_that_it_was_trained_on(
+    home: Home, finished: Run, tmp_path: Path
+) -> None:
+    """Version 1 had the core features in the system message: other prompts, so other scores by the same weights."""
+    older = shutil.copytree(home.trained, tmp_path / "older")
+    path = older / "estimator.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"prompt_version": 1}))
+    run = measure(home, tmp_path / "run", older)
+    features = TAUGHT.partition("\n")[2]
+    sample = next(s for s in read_benchmark([home.data]).test if s.sample_id == "i1")
+    keys = {v: prompt_key(role_play_messages(sample, features, version=v)) for v in PROMPT_VERSIONS}
+    scored = {v: {key[1] for key in stored(folder)} for v, folder in ((1, run.folder), (2, finished.folder))}
+    assert [[keys[v] in scored[of] for v in PROMPT_VERSIONS] for of in (1, 2)] == [[True, False], [False, True]]
 
 
 def test_a_server_cannot_score_with_an_estimator(home: Home, tmp_path: Path) -> None:

@@ -168,6 +168,24 @@ def test_lengths_are_in_tokens_with_the_end_of_turn_and_in_bytes_of_the_text_alo
     assert (found.tokens_B.tolist(), found.bytes_B.tolist()) == ([4.0], [6.0])
 
 
+def test_core_features_stand_where_the_version_of_the_prompts_has_them() -> None:
+    one = sample(0, dialogue=(Turn("user", "Where?"), Turn("agent", "There."), Turn("user", "When?")))
+    plain, older, newer = (
+        role_play_messages(one, *more, version=v) for more, v in (((), 2), (("SAY NOON",), 1), (("SAY NOON",), 2))
+    )
+    assert older[1:] == plain[1:]
+    assert older[0].content.startswith(plain[0].content)
+    assert older[0].content.endswith("SAY NOON")
+    # What comes before the last turn is the same for every trace, and so runs once for all of them.
+    assert newer[:-1] == plain[:-1]
+    assert newer[-1].role == "user"
+    assert newer[-1].content.startswith("When?")
+    assert newer[-1].content.endswith("SAY NOON")
+    alone = role_play_messages(sample(0, dialogue=()), "SAY NOON")
+    assert len(alone) == 1
+    assert alone[0].content.endswith("SAY NOON")
+
+
 def test_prompt_keys_tell_apart_every_part_of_the_input_and_nothing_else() -> None:
     first = sample(0)
     others = [

@@ -23,7 +23,7 @@ from remid.lm.chat import RENDER_VERSION, ChatRenderer
 from remid.lm.models import DTypeName, ModelSource, find_model, load_tokenizer, resolve_device, resolve_dtype
 from remid.pipeline.config import RunConfig
 from remid.pipeline.progress import Progress
-from remid.pipeline.prompts import PROMPT_VERSION
+from remid.pipeline.prompts import PROMPT_VERSION, PROMPT_VERSIONS
 from remid.pipeline.store import content_key
 
 if TYPE_CHECKING:
@@ -269,7 +269,7 @@ def _base_of(estimator: Estimator, asked: ModelSource) -> ModelSource:
     Raises ModelError where it is not the model that the estimator was trained on, or prompts were other ones then.
     """
     then, now = (estimator.prompt_version, estimator.render_version), (PROMPT_VERSION, RENDER_VERSION)
-    if then != now:
+    if then[0] not in PROMPT_VERSIONS or then[1] != now[1]:
         raise ModelError(
             f"{estimator.folder}: was trained on prompts of version {then[0]}.{then[1]}, and this remid asks in "
             f"version {now[0]}.{now[1]}; train it again, or use the remid that trained it"

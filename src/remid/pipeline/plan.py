@@ -111,6 +111,8 @@ def make_plan(config: RunConfig, store: Store, engines: Engines, progress: Progr
     policies = chosen_policies(benchmark, config.policies)
     clusters_of(tuple(samples), config.cluster_by)  # fails now where the field is missing, not after hours of scoring
     traces = collect_traces(benchmark, samples, store, engines, config, progress)
+    if engines.estimator is not None:
+        traces.prompts = engines.estimator.prompt_version
     groups = tuple(_groups(samples, policies, traces, config))
     scorer_id = engines.scorer_id(config.overflow, config.max_tokens)
     estimator = engines.estimator.about if engines.estimator else None
@@ -150,7 +152,7 @@ def _prompt(sample: Sample, traces: Traces) -> tuple[Message, ...] | None:
     if traces.source == "none":
         return tuple(role_play_messages(sample))
     features = traces.features[sample.sample_id]
-    return None if features is None else tuple(role_play_messages(sample, features))
+    return None if features is None else tuple(role_play_messages(sample, features, version=traces.prompts))
 
 
 def clusters_of(samples: tuple[Sample, ...], field: str | None) -> tuple[str, ...] | None:

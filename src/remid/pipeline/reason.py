@@ -22,7 +22,7 @@ from remid.lm.generate import Decoding
 from remid.pipeline.config import RunConfig, TraceSource
 from remid.pipeline.engines import Engines
 from remid.pipeline.progress import Progress
-from remid.pipeline.prompts import dialogue_messages
+from remid.pipeline.prompts import PROMPT_VERSION, dialogue_messages
 from remid.pipeline.score import prompt_key
 from remid.pipeline.store import Store, content_key
 from remid.pipeline.traces import COMPACT_HEADING, FULL_HEADINGS, TraceFormat, compact_from_full, parse_trace, trimmed
@@ -49,10 +49,11 @@ _SHOTS = 2
 
 @dataclass(slots=True)
 class Traces:
-    """Core features per sample id (None: failed), and how the source did."""
+    """Core features per sample id (None: failed), and how the source did. prompts: version in which q2 is asked."""
 
     source: str
     format: str | None
+    prompts: int = PROMPT_VERSION
     features: dict[str, str | None] = field(default_factory=dict)
     failures: Counter[str] = field(default_factory=Counter)
 

@@ -19,12 +19,16 @@ from remid.pipeline.config import RunConfig
 from remid.pipeline.engines import Engines
 from remid.pipeline.policies import Texts
 from remid.pipeline.progress import Progress
-from remid.pipeline.prompts import PROMPT_VERSION, drop_oldest_turns
+from remid.pipeline.prompts import drop_oldest_turns
 from remid.pipeline.store import PromptRow, ScoreRow, Store, content_key
 from remid.types import PairDesign, PairScores
 
 #: Positions kept free for responses, so that a prompt's fate does not depend on who answers it.
 RESERVED_TOKENS = 2048
+
+
+#: Of a prompt's key; its words are in the key themselves.
+_KEY_FORM = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +51,7 @@ class Fitted:
 
 def prompt_key(messages: Sequence[Message]) -> str:
     """Identifies a prompt by its content."""
-    return content_key([PROMPT_VERSION, [[m.role, m.content] for m in messages]])
+    return content_key([_KEY_FORM, [[m.role, m.content] for m in messages]])
 
 
 def text_key(text: str) -> str:

@@ -87,7 +87,7 @@ def with_features(plan: Plan, features: Features | None) -> Plan:
         for sample in group.samples:
             text = None if features is None else features[sample.sample_id]
             lost = own[sample.sample_id] is None or (features is not None and text is None)
-            made.append(None if lost else tuple(role_play_messages(sample, text)))
+            made.append(None if lost else tuple(role_play_messages(sample, text, version=plan.traces.prompts)))
         return replace(group, prompts=tuple(made))
 
     return replace(plan, groups=tuple(prompts(group) for group in plan.groups))

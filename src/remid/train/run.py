@@ -15,6 +15,7 @@ from remid.lm.chat import ChatRenderer
 from remid.lm.models import LoadedModel, find_model, load_model
 from remid.pipeline.engines import EngineConfig, with_server
 from remid.pipeline.progress import Progress
+from remid.pipeline.prompts import PROMPT_VERSION
 from remid.pipeline.run import write_json
 from remid.train.config import TrainConfig
 from remid.train.evaluate import write_traces
@@ -132,14 +133,14 @@ def _claim(folder: Path, config: TrainConfig, data: str, base: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "train.json"
     settings = config.model_dump(mode="json")
-    mine = {"config": settings, "data": data, "base": base}
+    mine = {"config": settings, "data": data, "base": base, "prompts": PROMPT_VERSION}
     if is_first() and not path.exists():
         write_json(path, mine)
     wait_for(path)
     theirs = json.loads(path.read_text(encoding="utf-8"))
     if theirs != mine:
         changed = [key for key in settings if theirs["config"].get(key) != settings[key]]
-        changed += [key for key in ("data", "base") if theirs[key] != mine[key]]
+        changed += [key for key in ("data", "base", "prompts") if theirs.get(key) != mine[key]]
         raise StoreError(
             f"{folder}: holds a training run with other settings ({', '.join(changed)}); use another --out"
         )

@@ -25,7 +25,7 @@ from remid.lm.models import LoadedModel, ModelSource
 from remid.lm.small import MARK, frames, small_llama, word_tokenizer
 from remid.pipeline.prompts import role_play_messages
 from remid.pipeline.traces import parse_trace
-from remid.types import FloatArray, IntArray, Sample
+from remid.types import FloatArray, IntArray, Sample, Turn
 
 if TYPE_CHECKING:
     import torch
@@ -80,8 +80,8 @@ def make_tokenizer() -> Any:
         *(f"{opening} consider" for opening in worlds.OPENINGS.values()),
         *(grammar.response_text("Ah,", y, s) for y in range(grammar.SLOT_RESPONSES) for s in range(grammar.SURFACES)),
     ]
-    probe = Sample("", "", "", "", MARK, MARK, (), "")
-    fixed = frames([role_play_messages(probe, MARK)[0].content, grammar.GENERIC_SENTENCE])
+    probe = Sample("", "", "", "", MARK, MARK, (Turn("user", MARK),), "")
+    fixed = frames([*(m.content for m in role_play_messages(probe, MARK)), grammar.GENERIC_SENTENCE])
     return word_tokenizer(fixed, (*grammar.all_texts(), *said), r"[ \n]?[^\s]+", _MAX_LENGTH)
 
 
