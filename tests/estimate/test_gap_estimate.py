@@ -19,6 +19,7 @@ from remid.estimate.gap import (
     gap_bound,
     gap_difference,
     gap_estimate,
+    mean_length,
     measure_gap,
     paired,
     part_estimate,
@@ -336,3 +337,28 @@ def test_the_bound_holds_between_laws_on_the_same_contexts(seed: int) -> None:
     t = 0.5 * np.abs(whole - moved).sum()
     grows = measured(under(moved), resamples=1).value - measured(under(whole), resamples=1).value
     assert grows <= gap_bound(under(whole), float(moved @ base.length_B), float(t)) + 1e-9
+
+
+@pytest.mark.parametrize("answered", [1, 2, 3])
+def test_a_subset_of_which_next_to_nothing_is_there_does_not_take_the_interval_from_the_others(answered: int) -> None:
+    """Resamples that draw none of its contexts leave it out; they are no missing intervals."""
+    rng = np.random.default_rng(answered)
+    parts = []
+    for n, there in ((60, 60), (24, answered)):
+        earned = rng.normal(4, 2, n)
+        earned[there:] = NAN
+        reference = told(rng.normal(6, 2, n).tolist(), [1.0] * n, [10.0] * n)
+        parts.append(paired(told(earned.tolist(), [1.0] * n, [10.0] * n), reference))
+    made = gap_estimate(measured(together(parts)), 0.95)
+    alone = gap_estimate(measured(parts[0]), 0.95)
+    assert np.isfinite([made.ci_low, made.ci_high]).all()
+    assert 0.5 < (made.ci_high - made.ci_low) / (alone.ci_high - alone.ci_low) < 3
+
+
+def test_mean_length_weighs_subsets_by_their_share() -> None:
+    short, long = (
+        paired(told([1] * n, [0] * n, [9] * n), told([2] * n, [0] * n, [t] * n)) for n, t in ((4, 10), (2, 40))
+    )
+    assert mean_length(together([short, long])) == pytest.approx(20)
+    assert mean_length(together([short, long], whole=[10, 30])) == pytest.approx(32.5)
+    assert np.isnan(mean_length(paired(told([NAN], [0], [9]), told([2], [0], [5]))))

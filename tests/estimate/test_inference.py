@@ -191,3 +191,10 @@ def test_the_interval_of_a_share_leaves_open_what_so_many_answers_do() -> None:
     many = np.tile([0.2, 0.3], 500)  # shares that differ little: narrower than yes-or-no answers
     narrow, wide = estimate(influence(many)), share_interval(estimate(influence(many)))
     assert wide.ci_high - wide.ci_low == pytest.approx(narrow.ci_high - narrow.ci_low, rel=0.01)
+
+
+def test_the_interval_of_a_share_counts_clusters_where_all_agree() -> None:
+    clusters = [k // 20 for k in range(100)]
+    grouped = share_interval(estimate(influence(np.zeros(100)), clusters=clusters))
+    five = share_interval(estimate(influence(np.zeros(5))))
+    assert grouped.ci_high == pytest.approx(five.ci_high)

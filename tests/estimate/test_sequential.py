@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -208,6 +210,28 @@ def test_full_shares_weigh_subsets_by_the_whole_data() -> None:
     same = at_full_shares([a, b], [20, 40])
     assert same.value == pool([a, b]).value
     assert np.array_equal(same.phi_B, pool([a, b]).phi_B)
+
+
+def test_a_subset_that_was_missed_altogether_is_left_out_and_does_not_count_as_zero() -> None:
+    zero = PairScores(*(np.zeros((20, *more)) for more in ((), (4,))), *np.full((2, 20), 9.0), scores(20, 1).design)
+    silent = replace(scores(20, 1), positive_B=np.full(20, np.nan), negative_Bm=np.full((20, 4), np.nan))
+    there, gone = remi(scores(20, 1, 5.0), zero), remi(silent, zero)
+    assert gone.n == 0
+    alone, made = estimate(there), estimate(at_full_shares([there, gone], [300, 300]))
+    assert made.value == pytest.approx(alone.value)
+    assert made.stderr == pytest.approx(alone.stderr)
+
+
+def test_no_block_pairs_mates_however_large_clusters_are() -> None:
+    """A block that is full after one cluster would hold nothing but mates."""
+    rng = np.random.default_rng(0)
+    for sizes in ([30] * 20, rng.integers(5, 26, 30).tolist(), rng.integers(2, 13, 60).tolist()):
+        clusters = [f"c{k}" for k, size in enumerate(sizes) for _ in range(size)]
+        nested = nested_design(len(clusters), 4, 0, clusters)
+        for blocks in range(1, len(nested.sizes) + 1):
+            items_U, design = nested.prefix(blocks, 4)
+            assert within_cluster_pairs(design, [clusters[i] for i in items_U]) == 0
+        assert len(nested.sizes) > 2
 
 
 def test_the_first_looks_degrees_of_freedom_widen_the_interval_and_never_narrow_it() -> None:

@@ -13,7 +13,7 @@ from pipeline_fakes import subset, world
 from remid.estimate import club, estimate, infonce, l1out
 from remid.pipeline import agreement, measure
 from remid.pipeline.agreement import ESTIMATORS
-from remid.pipeline.measure import SubsetScores
+from remid.pipeline.measure import Cell, SubsetScores, contrasted, mean_influence, with_pooled
 from remid.pipeline.policies import CONTROLS, REFERENCE
 
 LOST = {"one": [0, 3], "two": [3]}
@@ -164,6 +164,22 @@ def test_order_rows_are_differences_of_the_models_own() -> None:
         ours, theirs = (find(rows, policy=row[key], subset=None, **where) for key in ("policy", "versus"))
         if row["value"] is not None:
             assert row["value"] == pytest.approx(ours["value"] - theirs["value"], rel=1e-9, abs=1e-9)
+
+
+def test_two_that_are_alike_do_not_differ_because_one_missed_more() -> None:
+    """Scored in rounds a pooled cell weighs its subsets, each policy by its own n: weights must not be subtracted."""
+    rng = np.random.default_rng(0)
+    ours, theirs = [], []
+    for name, level, answered in (("a", 2.0, 10), ("b", 20.0, 50)):
+        phi_B = rng.normal(level, 1, 50)
+        some_B = np.where(np.arange(50) < answered, phi_B, np.nan)
+        cut, whole = mean_influence(some_B, "nats/response"), mean_influence(phi_B, "nats/response")
+        ours.append(Cell(name, "id", cut, None, whole=50))
+        theirs.append(Cell(name, "id", whole, None, whole=50))
+    *_, pooled = with_pooled([contrasted(a, b) for a, b in zip(ours, theirs, strict=True)])
+    assert pooled.subset is None
+    assert pooled.influence.value == 0
+    assert pooled.influence.n == 60
 
 
 @pytest.mark.parametrize(

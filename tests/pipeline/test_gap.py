@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -79,6 +80,20 @@ def test_parts_and_readings() -> None:
     assert on_id["two"]["n"] == 2 * N
     assert {row["subset"] for row in rows} == {"a", "b", "french", None}
     assert "reference" not in on_id
+
+
+def test_nothing_is_said_to_fit_any_input_where_the_references_themselves_earn_nothing() -> None:
+    subsets, made, answers = parts()
+    low = {
+        name: policies | {"reference": replace(policies["reference"], earned_B=policies["reference"].earned_B - 21)}
+        | {"two": replace(policies["two"], earned_B=policies["two"].earned_B - 21)}
+        for name, policies in made.items()
+    }  # fmt: skip
+    rows = gap_rows(gap_cells(subsets, low, 0.95, 0), subsets, low, answers, 0.95)
+    two = next(row for row in rows if (row["policy"], row["subset"], row["shift"]) == ("two", None, "id"))
+    assert two["earned"]["reference"] < 0
+    assert two["earned"]["value"] < 0.25 * two["earned"]["reference"]
+    assert two["reading"] == "misses"
 
 
 def test_a_policy_that_copies_under_a_shift_loses_there_and_the_bound_holds() -> None:

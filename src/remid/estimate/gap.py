@@ -195,7 +195,8 @@ def measure_gap(pairs: Paired, drawn_RB: CountArray, *, confidence: float = 0.95
 def _means(pairs: Paired, drawn_RB: CountArray) -> FloatArray:
     """(R, 4) means of short, over and length of the contexts that are there, and the share of the subsets they are in.
 
-    A subset keeps its share whatever it misses; one without any context that is there drops out.
+    A subset keeps its share whatever it misses; one without any context that is there drops out, of the data as of a
+    resample (of two contexts every fourth resample draws neither).
     """
     here_B = np.isfinite(pairs.short_B)
     columns_B4 = np.stack([pairs.short_B, pairs.over_B, pairs.length_B, np.ones(here_B.size)], axis=1)
@@ -206,8 +207,7 @@ def _means(pairs: Paired, drawn_RB: CountArray) -> FloatArray:
             starts = range(0, len(drawn_RB), _AT_ONCE)
             parts = [drawn_RB[r : r + _AT_ONCE, inside_B].astype(float) @ columns_B4[inside_B] for r in starts]
             drawn_R4 = np.concatenate(parts)
-            with np.errstate(invalid="ignore"):
-                sums_R4 += share * drawn_R4 / drawn_R4[:, 3:]
+            sums_R4 += share * drawn_R4 / np.maximum(drawn_R4[:, 3:], 1)
     return sums_R4
 
 
@@ -262,6 +262,12 @@ def _quantile(drawn_R: FloatArray, level: float) -> float:
     """NaN where more than a twentieth of the resamples drew nothing that is there."""
     seen_R = drawn_R[np.isfinite(drawn_R)]
     return float(np.quantile(seen_R, level)) if seen_R.size >= max(0.95 * drawn_R.size, 1) else float("nan")
+
+
+def mean_length(pairs: Paired) -> float:
+    """Mean tokens of the references that the gap weighs by, NaN where no context is there."""
+    _, _, length, here = _means(pairs, np.ones((1, pairs.short_B.size), dtype=np.uint8))[0]
+    return float(length / here) if here > 0 else float("nan")
 
 
 def gap_bound(on_id: Paired, length_ood: float, t: float) -> float:

@@ -67,12 +67,13 @@ def share_interval(made: Estimate, confidence: float = 0.95) -> Estimate:
     """The estimate of a mean of shares, each in [0, 1], with Wilson's score interval (1927) instead of Student's.
 
     It stays in [0, 1], and where all items say the same (stderr 0) it has the width that so many yes-or-no answers
-    leave open instead of none. n in Wilson's formula: what yes-or-no answers would need for this standard error.
+    leave open instead of none. n in Wilson's formula: what yes-or-no answers would need for this standard error; where
+    that is 0, what is independent (clusters, not the items in them).
     """
     p, spread = made.value, made.value * (1 - made.value)
     if not (made.df > 0 and 0 <= p <= 1):
         return made
-    n = spread / made.stderr**2 if made.stderr > 0 and spread > 0 else made.n
+    n = spread / made.stderr**2 if made.stderr > 0 and spread > 0 else min(made.n, made.df + 1)
     low, high = wilson(p, n, float(special.stdtrit(made.df, (1 + confidence) / 2)))
     return replace(made, ci_low=low, ci_high=high)
 

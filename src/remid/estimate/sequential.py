@@ -64,9 +64,10 @@ def nested_design(n: int, m: int, seed: int, clusters: Labels | None = None) -> 
     """Blocks and negatives of n items; m: negatives per item that the first round is to have.
 
     The first block has PILOT_ITEMS items, the others BLOCK_ITEMS; what is left at the end is shared out among the
-    blocks before it (whole to the last). Clusters stay whole: a block takes clusters in random order until it is full,
-    the first until it has PILOT_CLUSTERS as well. Mates are parted as in `balanced_design`. m grows to MOST_NEGATIVES
-    or half of the smallest block, below which no pair occurs in both directions.
+    blocks before it (whole to the last). Clusters stay whole: a block takes clusters in random order until it is full
+    and none of them is half of it, the first until it has PILOT_CLUSTERS as well. Mates are parted as in
+    `balanced_design`. m grows to MOST_NEGATIVES or half of the smallest block, below which no pair occurs in both
+    directions.
     Raises ValueError for n < 1, m < 1, or another number of labels.
     """
     if n < 1 or m < 1:
@@ -102,16 +103,21 @@ def _blocks(label_B: IntArray, rng: np.random.Generator, *, grouped: bool) -> li
     by_label = [np.flatnonzero(label_B == g) for g in shuffled_G] if grouped else [np.array([g]) for g in shuffled_G]
     blocks: list[list[IntArray]] = [[]]
     for items in by_label:
-        held = sum(part.size for part in blocks[-1])
         first = len(blocks) == 1
-        full = held >= (PILOT_ITEMS if first else BLOCK_ITEMS)
+        full = _full(blocks[-1], PILOT_ITEMS if first else BLOCK_ITEMS)
         if full and not (first and len(blocks[0]) < PILOT_CLUSTERS):
             blocks.append([])
         blocks[-1].append(items)
-    if len(blocks) > 1 and sum(part.size for part in blocks[-1]) < BLOCK_ITEMS:
+    if len(blocks) > 1 and not _full(blocks[-1], BLOCK_ITEMS):
         rest = blocks.pop()
         blocks[-1] += rest
     return [np.concatenate(parts) for parts in blocks]
+
+
+def _full(parts: Sequence[IntArray], least: int) -> bool:
+    """Whether a block has enough items, and less than half of them are of one cluster, so that mates can be parted."""
+    sizes = [part.size for part in parts]
+    return sum(sizes) >= least and 2 * max(sizes) < sum(sizes)
 
 
 def _in_matchings(negatives_Bm: IntArray) -> IntArray:
@@ -191,10 +197,10 @@ def at_full_shares(parts: Sequence[Influence], shares: Sequence[float]) -> Influ
     """Subsets pooled with the weight that each has in the whole data, whatever part of it has been scored.
 
     `pool` counts every scored item the same, so that the pooled number would mean something else from round to round.
-    Here subset s weighs shares[s] (they are normalised). Raises ValueError as `pool` does.
+    Here subset s weighs shares[s], over the shares of those that have an item at all. Raises ValueError as `pool` does.
     """
     n = sum(part.n for part in parts)
-    total = float(sum(shares))
+    total = float(sum(share for part, share in zip(parts, shares, strict=True) if part.n))
     scaled = []
     for part, share in zip(parts, shares, strict=True):
         weight = share / total * n / part.n if part.n else 1.0

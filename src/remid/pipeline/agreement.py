@@ -25,7 +25,6 @@ from remid.estimate import (
     Influence,
     ceiling,
     club,
-    contrast,
     infonce,
     infonce_tempered,
     interpolated,
@@ -41,12 +40,14 @@ from remid.pipeline.measure import (
     Row,
     SubsetScores,
     cells,
+    contrasted,
     estimate_of,
     id_cell,
     number,
     numbers,
     place,
     remid_of,
+    with_pooled,
 )
 from remid.pipeline.policies import CONTROLS, REFERENCE
 from remid.types import ID, Estimate, PairScores
@@ -192,11 +193,8 @@ def _order_rows(gains: Mapping[tuple[str, str], Gain], confidence: float) -> lis
     for name in (name for name in ESTIMATORS if name != CLUB):
         for policy, versus in combinations(models, 2):
             ours, theirs = gains[name, policy], gains[name, versus]
-            pooled = [
-                Cell(None, a.shift, contrast(a.influence, b.influence), a.clusters)
-                for a, b in zip(ours.cells, theirs.cells, strict=True)
-                if a.subset is None
-            ]
+            single = [contrasted(a, b) for a, b in zip(ours.cells, theirs.cells, strict=True) if a.subset is not None]
+            pooled = [cell for cell in with_pooled(single) if cell.subset is None]
             doubtful = {key: ours.doubtful[key] or theirs.doubtful[key] for key in ours.doubtful}
             base = id_cell(pooled)
             for cell in pooled:

@@ -137,9 +137,9 @@ def component_rows(plan: Plan, subsets: Sequence[SubsetScores], scored: Scored) 
             found = [
                 list(
                     zip(
-                        cells(subsets, _influences(looked, policy, quantity, name)),
-                        cells(subsets, _influences(looked, REFERENCE, quantity, name)),
-                        cells(subsets, _influences(looked, policy, quantity, name, minus=REFERENCE)),
+                        cells(subsets, _influences(looked, policy, quantity, name, REFERENCE)),
+                        cells(subsets, _influences(looked, REFERENCE, quantity, name, policy)),
+                        cells(subsets, _influences(looked, policy, quantity, name, REFERENCE, minus=True)),
                         strict=True,
                     )
                 )
@@ -270,17 +270,20 @@ class Looked:
 
 
 def _influences(
-    looked: Sequence[Looked], policy: str, quantity: str, name: str, minus: str | None = None
+    looked: Sequence[Looked], policy: str, quantity: str, name: str, other: str, *, minus: bool = False
 ) -> Callable[[SubsetScores], Influence]:
-    """One quantity of a policy by subset, less another policy's under the same partners."""
+    """One quantity of a policy by subset, where another policy has it too; minus: less the other's, same partners.
+
+    On the same pairs, since a share of two means (`kept_share`) compares unlike subsets where answers are missing
+    unevenly.
+    """
     by_subset = {one.swaps.group.subset: one for one in looked}
 
     def influence(s: SubsetScores) -> Influence:
         one = by_subset[s.subset]
-        drop_Bm = one.drop(policy, quantity, name)
-        if minus is not None:
-            drop_Bm = drop_Bm - one.drop(minus, quantity, name)
-        return mean_drop(drop_Bm, one.partner(quantity, name))
+        drop_Bm, other_Bm = (one.drop(who, quantity, name) for who in (policy, other))
+        common_Bm = drop_Bm - other_Bm if minus else np.where(np.isfinite(other_Bm), drop_Bm, np.nan)
+        return mean_drop(common_Bm, one.partner(quantity, name))
 
     return influence
 

@@ -20,6 +20,7 @@ from remid.estimate import (
     gap_bound,
     gap_difference,
     gap_estimate,
+    mean_length,
     measure_gap,
     paired,
     part_estimate,
@@ -127,8 +128,7 @@ def change_rows(gap_list: Sequence[GapCell], bounds: Sequence[Row], confidence: 
             made = numbers(gap_difference(ours, before, confidence))
             del made["n"]
             t = moved.get((cell.subset, cell.shift, policy))
-            length_B = cell.pairs[policy].length_B
-            length = float(np.nanmean(length_B)) if np.isfinite(length_B).any() else float("nan")
+            length = mean_length(cell.pairs[policy])
             bound = gap_bound(base.pairs[policy], length, float("nan") if t is None else t)
             rows.append(
                 {
@@ -217,7 +217,7 @@ def _reading(row: Row) -> str | None:
         return "repeats"
     if not lacks:
         return "like-reference"
-    if earned["value"] < _NOTHING * earned["reference"]:
+    if earned["reference"] > 0 and earned["value"] < _NOTHING * earned["reference"]:
         expected = blind["over_reference"]["ci_high"]
         return "generic" if expected is not None and expected < 0 else "elsewhere"
     return "misses"

@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from remid.estimate import UNITS, Influence, club, contrast_scores, estimate, holm, in_unit, pool, remi, remid
+from remid.estimate import UNITS, Influence, club, contrast, contrast_scores, estimate, holm, in_unit, pool, remi, remid
 from remid.estimate.sequential import at_full_shares, stopped
 from remid.pipeline.policies import CONTROLS, REFERENCE
 from remid.types import ID, Estimate, FloatArray, PairScores, Sample
@@ -38,7 +38,7 @@ class SubsetScores:
 class Cell:
     """A subset, or all subsets of a shift taken together (subset None), for one quantity of one policy.
 
-    first: the same after the first round, where scoring went in rounds.
+    first: the same after the first round, where scoring went in rounds. whole: as in SubsetScores.
     """
 
     subset: str | None
@@ -46,23 +46,38 @@ class Cell:
     influence: Influence
     clusters: tuple[str, ...] | None
     first: Cell | None = None
+    whole: int | None = None
 
 
 def cells(subsets: Sequence[SubsetScores], quantity: Callable[[SubsetScores], Influence]) -> list[Cell]:
     """One cell per subset, then one per shift that pools its subsets; ID pooled first if it has several subsets."""
-    single = [Cell(s.subset, s.shift, quantity(s), s.clusters) for s in subsets]
-    pooled = []
-    for shift in dict.fromkeys(cell.shift for cell in single):
-        parts = [cell for cell in single if cell.shift == shift]
-        labels = None if parts[0].clusters is None else tuple(c for part in parts for c in part.clusters or ())
-        whole = [s.whole for s in subsets if s.shift == shift and s.whole is not None]
-        influences = [part.influence for part in parts]
-        pooled.append(Cell(None, shift, at_full_shares(influences, whole) if whole else pool(influences), labels))
-    made = [*single, *pooled]
-    earlier = [s.first for s in subsets if s.first is not None]
-    if earlier:
-        made = [replace(cell, first=first) for cell, first in zip(made, cells(earlier, quantity), strict=True)]
-    return made
+    return with_pooled([_of_subset(s, quantity) for s in subsets])
+
+
+def _of_subset(s: SubsetScores, quantity: Callable[[SubsetScores], Influence]) -> Cell:
+    first = None if s.first is None else _of_subset(s.first, quantity)
+    return Cell(s.subset, s.shift, quantity(s), s.clusters, first, s.whole)
+
+
+def with_pooled(single: Sequence[Cell]) -> list[Cell]:
+    """Cells of subsets, and behind them one per shift that pools its subsets."""
+    shifts = dict.fromkeys(cell.shift for cell in single)
+    return [*single, *(_pooled([cell for cell in single if cell.shift == shift]) for shift in shifts)]
+
+
+def _pooled(parts: Sequence[Cell]) -> Cell:
+    labels = None if parts[0].clusters is None else tuple(c for part in parts for c in part.clusters or ())
+    whole = [part.whole for part in parts if part.whole is not None]
+    influences = [part.influence for part in parts]
+    firsts = [part.first for part in parts if part.first is not None]
+    influence = at_full_shares(influences, whole) if whole else pool(influences)
+    return Cell(None, parts[0].shift, influence, labels, _pooled(firsts) if firsts else None)
+
+
+def contrasted(ours: Cell, theirs: Cell) -> Cell:
+    """One subset's cell less another policy's, on the items of both. Pooled cells carry weights: pool the contrasts."""
+    first = None if ours.first is None or theirs.first is None else contrasted(ours.first, theirs.first)
+    return replace(ours, influence=contrast(ours.influence, theirs.influence), first=first)
 
 
 def estimate_of(cell: Cell, confidence: float) -> Estimate:
