@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
+
 
 def common_arguments(model: Any, out: Path, seed: int) -> dict[str, Any]:
     """Arguments of SFTConfig and GRPOConfig. out: folder for checkpoints, of which the newest is kept."""
@@ -12,7 +14,7 @@ def common_arguments(model: Any, out: Path, seed: int) -> dict[str, Any]:
     return {
         "output_dir": str(out),
         "activation_checkpointing": not on_cpu,
-        "bf16": not on_cpu,
+        "bf16": not on_cpu and model.dtype != torch.float32,  # float32 is meant where it is asked for
         "use_cpu": on_cpu,
         "logging_steps": 1,
         "logging_first_step": True,

@@ -183,7 +183,7 @@ def _keep(found: Collected, sample: Sample, text: str, form: str, *, quoting: bo
     parsed = parse_trace(text)
     if parsed.features is None:
         found.failures[parsed.failure or "does not parse"] += 1
-    elif not quoting and quotes_reference(parsed.features, sample, _quote_of(sample.reference)):
+    elif not quoting and quotes_reference(text, sample, _quote_of(sample.reference)):
         found.failures["quotes the reference"] += 1
     elif text.lstrip().startswith(COMPACT_HEADING) == (form == "compact"):
         found.texts[sample.sample_id] = text.replace("\r\n", "\n").strip()

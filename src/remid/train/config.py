@@ -50,13 +50,20 @@ class SftSettings(_Settings):
     batch: int = Field(default=8, ge=1)
     micro: int = Field(default=2, ge=1)
 
+    @model_validator(mode="after")
+    def _whole_parts(self) -> SftSettings:
+        if self.batch > self.micro and self.batch % self.micro:
+            raise ValueError(f"batch: {self.batch} sequences cannot run {self.micro} at a time (micro)")
+        return self
+
 
 class GrpoSettings(_Settings):
     """GRPO stages. samples: prompts drawn from the training data in a stage. generations: completions per prompt.
 
-    prompts_per_step: prompts whose completions make one optimizer step. trace_tokens, response_tokens: limits of what
-    is sampled. reward: see Transform. ratio: whether q2's reward compares a response with the reference per token
-    ("mean") or as a whole ("sum"). likelihood, format, length: weights of q1's rewards; typical, shape: of q2's.
+    prompts_per_step: prompts whose completions make one optimizer step; what `samples` leaves over is not used.
+    trace_tokens, response_tokens: limits of what is sampled. reward: see Transform. ratio: whether q2's reward compares
+    a response with the reference per token ("mean") or as a whole ("sum"). likelihood, format, length: weights of q1's
+    rewards; typical, shape: of q2's.
     length_target: tokens of core features at which the length reward is full. scale: what advantages are divided by.
     beta, response_beta: of the KL term that holds q1, q2 to what it was before the stage, 0 for none. q2's reward asks
     for likely responses, and without a strong hold makes it sharper than what it is to estimate (docs/training.md).
@@ -80,6 +87,14 @@ class GrpoSettings(_Settings):
     scale: Literal["group", "batch", "none"] = "group"
     beta: float = Field(default=0.0, ge=0)
     response_beta: float = Field(default=0.0, ge=0)
+
+    @model_validator(mode="after")
+    def _a_step_at_least(self) -> GrpoSettings:
+        if self.samples < self.prompts_per_step:
+            raise ValueError(
+                f"samples: {self.samples} prompts make no step of {self.prompts_per_step} (prompts_per_step)"
+            )
+        return self
 
 
 class TrainConfig(_Settings):

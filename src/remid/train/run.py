@@ -57,12 +57,6 @@ class TrainRun:
         """Limit of a trace that a model writes before training."""
         return self.config.author.tokens or self.config.grpo.trace_tokens
 
-    def draw(self, seed: int) -> list[Sample]:
-        """The prompts of one GRPO stage."""
-        from remid.train.stages import drawn
-
-        return drawn(self.split.train, self.config.grpo.samples, seed)
-
     def write_traces(self, samples: Sequence[Sample]) -> dict[str, str]:
         """q1's traces as it is now, by sample id."""
         form, limit = self.config.trace_format, self.config.grpo.trace_tokens

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from remid.errors import ConfigError
+from remid.lm.chat import Message
 from remid.pipeline.prompts import role_play_messages
 from remid.pipeline.reason import trace_messages
 from remid.pipeline.traces import parse_trace, trimmed
@@ -59,7 +61,9 @@ def _example(run: TrainRun, role: str, sample: Sample, text: str | None) -> Exam
 
 def improve_traces(run: TrainRun, out: Path, seed: int) -> None:
     """GRPO on q1: traces under which q2 finds the reference likely."""
-    how, samples = run.config.grpo, run.draw(seed)
+    how, form = run.config.grpo, run.config.trace_format
+    asked = {s.sample_id: trace_messages(s, form) for s in run.split.train}
+    samples = _draw(run, seed, _prompts(run, asked), how.trace_tokens)
     known = {sample.sample_id: sample for sample in samples}
     without: Mapping[str, Likelihood | None] = {}
     if how.reward == "advantage":
@@ -78,8 +82,7 @@ def improve_traces(run: TrainRun, out: Path, seed: int) -> None:
             rows.append(trace_parts(one.text, found, without.get(one.sample), tokens, run.config.trace_format, how))
         return rows
 
-    form = run.config.trace_format
-    rows = [_row(s.sample_id, trace_messages(s, form)) for s in samples]
+    rows = [_row(s.sample_id, asked[s.sample_id]) for s in samples]
     weights = {"likelihood": how.likelihood, "format": how.format, "length": how.length}
     rewards = RewardBatch(compute, weights, _parses, run.renderer.end_of_turn_id, run.journal.show)
     _grpo(run, "q1", rows, rewards, out, seed)
@@ -87,10 +90,11 @@ def improve_traces(run: TrainRun, out: Path, seed: int) -> None:
 
 def improve_responses(run: TrainRun, traces: Mapping[str, str], out: Path, seed: int) -> None:
     """GRPO on q2: responses that the frozen reference model ("ref") finds as likely as the reference response."""
-    how, samples = run.config.grpo, run.draw(seed)
-    features = {s.sample_id: parse_trace(traces.get(s.sample_id, "")).features for s in samples}
-    prompts = {s.sample_id: prompt_ids(role_play_messages(s, features[s.sample_id]), run.renderer) for s in samples}
-    samples = [s for s in samples if prompts[s.sample_id] is not None]
+    how, train = run.config.grpo, run.split.train
+    features = {s.sample_id: parse_trace(traces.get(s.sample_id, "")).features for s in train}
+    asked = {s.sample_id: role_play_messages(s, features[s.sample_id]) for s in train}
+    prompts = _prompts(run, asked)
+    samples = _draw(run, seed, prompts, how.response_tokens)
     golden = _of_references(
         run, "ref", {s.sample_id: reference_pair(s, features[s.sample_id], run.renderer) for s in samples}
     )
@@ -104,7 +108,7 @@ def improve_responses(run: TrainRun, traces: Mapping[str, str], out: Path, seed:
             rows.append(response_parts(one, found, reference, how) if known else None)  # type: ignore[arg-type]
         return rows
 
-    rows = [_row(s.sample_id, role_play_messages(s, features[s.sample_id])) for s in samples]
+    rows = [_row(s.sample_id, asked[s.sample_id]) for s in samples]
     weights = {"typical": how.typical, "shape": how.shape}
     rewards = RewardBatch(compute, weights, _well_formed, run.renderer.end_of_turn_id, run.journal.show)
     _grpo(run, "q2", rows, rewards, out, seed)
@@ -148,6 +152,32 @@ def _of_references(run: TrainRun, adapter: str, pairs: Mapping[str, Pair | None]
     found = dict(zip(pairs, run.scorer.score(adapter, list(pairs.values())), strict=True))
     run.note(f"{len(found)} references under {adapter}", part="rewards", seconds=time.perf_counter() - begin)
     return found
+
+
+def _prompts(run: TrainRun, asked: Mapping[str, Sequence[Message]]) -> dict[str, tuple[int, ...] | None]:
+    return {name: prompt_ids(messages, run.renderer) for name, messages in asked.items()}
+
+
+def _draw(run: TrainRun, seed: int, prompts: Mapping[str, Sequence[int] | None], tokens: int) -> list[Sample]:
+    """The prompts of one GRPO stage, of samples whose prompt and completion fit; how many do not is noted.
+
+    prompts: of all training samples. tokens: of a completion at most. Raises ConfigError where none fits.
+    """
+    left_out: Counter[str] = Counter()
+    fit = []
+    for sample in run.split.train:
+        ids = prompts[sample.sample_id]
+        if ids is None:
+            left_out["the chat template or the tokenizer cannot express it"] += 1
+        elif len(ids) + tokens > run.max_tokens:
+            left_out[f"longer than {run.max_tokens} tokens"] += 1
+        else:
+            fit.append(sample)
+    if left_out:
+        run.note(f"{len(fit)} training samples to draw from", left_out=dict(left_out), n=len(fit))
+    if not fit:
+        raise ConfigError(f"{run.stage}: no prompt with {tokens} tokens behind it fits into --max-tokens")
+    return drawn(fit, run.config.grpo.samples, seed)
 
 
 def drawn(train: Sequence[Sample], count: int, seed: int) -> list[Sample]:
