@@ -91,3 +91,20 @@ def test_generating_does_not_disturb_the_callers_random_numbers(
     torch.manual_seed(5)
     _run(embedded, renderer, prompts[1:2], Decoding(max_new_tokens=2, temperature=1.0))
     assert torch.equal(torch.rand(1), expected)
+
+
+def test_sampling_has_no_law_but_the_one_that_was_asked_for(
+    embedded: LoadedModel, renderer: ChatRenderer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the 50 likeliest tokens that transformers keeps unasked, nor what a model's own file says."""
+    from transformers import GenerationConfig
+
+    prompt = renderer.prompt_ids([Message("user", "Say any word.")])
+    decoding = Decoding(max_new_tokens=1, temperature=3.0, top_p=1.0)
+    free = {text for k in range(6) for text, _ in _run(embedded, renderer, [prompt] * 40, decoding, stream=k)}
+    assert len(free) > 100
+    habits = GenerationConfig(top_k=1, min_p=0.9, suppress_tokens=list(range(1000)))
+    monkeypatch.setattr(embedded.model, "generation_config", habits)
+    again = {text for k in range(6) for text, _ in _run(embedded, renderer, [prompt] * 40, decoding, stream=k)}
+    assert again == free
+    assert embedded.model.generation_config is habits

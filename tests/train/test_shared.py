@@ -74,6 +74,16 @@ def test_models_with_windows_are_not_packed() -> None:
     assert not packs(tiny("mamba").model)
 
 
+@pytest.mark.parametrize("kind", ["gemma3-narrow-window", "mamba"])
+def test_what_is_not_packed_learns_from_the_models_own_probabilities(kind: str) -> None:
+    """A mask of ours would stand for every layer, and take a model's windows of 8 tokens away."""
+    model, prompt, said = tiny(kind).model, ids(30, 1), ids(10, 2)
+    with torch.no_grad():
+        logits = model(input_ids=torch.tensor([prompt + said])).logits[0, len(prompt) - 1 : -1]
+        [found], _ = completion_logps(model, [prompt], [said], packed=False)
+    torch.testing.assert_close(found, torch.log_softmax(logits, dim=-1)[range(10), said], atol=CLOSE, rtol=CLOSE)
+
+
 def test_samples_are_drawn_from_the_model_and_come_again() -> None:
     model, prompts = tiny("llama").model, [ids(25, 1), ids(7, 2)]
     options: dict[str, Any] = {"end_of_turn": 2, "max_new_tokens": 30, "temperature": 0.8}

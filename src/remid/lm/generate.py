@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -20,6 +22,19 @@ class Decoding:
     top_p: float = 0.95
     seed: int = 0
     repetition_penalty: float = 1.0
+
+
+@contextmanager
+def _no_habits(model: Any) -> Iterator[None]:
+    """Without what a model's own generation_config.json asks for, which would fill whatever Decoding does not say."""
+    from transformers import GenerationConfig
+
+    before = model.generation_config
+    model.generation_config = GenerationConfig()
+    try:
+        yield
+    finally:
+        model.generation_config = before
 
 
 @torch.inference_mode()
@@ -40,17 +55,19 @@ def generate(
     with torch.random.fork_rng(devices=[loaded.device] if loaded.device.type == "cuda" else []):
         if decoding.temperature > 0:
             torch.manual_seed(decoding.seed * 1_000_003 + stream)
-            options = {"do_sample": True, "temperature": decoding.temperature, "top_p": decoding.top_p}
-        out = loaded.model.generate(
-            input_ids=ids,
-            attention_mask=mask,
-            max_new_tokens=decoding.max_new_tokens,
-            repetition_penalty=decoding.repetition_penalty,
-            eos_token_id=end_of_turn,
-            pad_token_id=pad,
-            past_key_values=roomy_cache(loaded.model, decoding.max_new_tokens),
-            **options,
-        )
+            # Unset, top_k is 50; servers and vLLM, asked for the same, have none.
+            options = {"do_sample": True, "temperature": decoding.temperature, "top_p": decoding.top_p, "top_k": 0}
+        with _no_habits(loaded.model):
+            out = loaded.model.generate(
+                input_ids=ids,
+                attention_mask=mask,
+                max_new_tokens=decoding.max_new_tokens,
+                repetition_penalty=decoding.repetition_penalty,
+                eos_token_id=end_of_turn,
+                pad_token_id=pad,
+                past_key_values=roomy_cache(loaded.model, decoding.max_new_tokens),
+                **options,
+            )
     results = []
     for row in out[:, longest:].tolist():
         finished = end_of_turn in row

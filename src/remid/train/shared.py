@@ -27,13 +27,16 @@ def completion_logps(
     Logits are divided by the temperature; the softmax is in float32. packed: share equal prompts; False runs every
     completion with its prompt by itself. Completions have at least one token.
     """
+    if not packed:
+        alone = [_alone(model, p, c, temperature) for p, c in zip(prompts, completions, strict=True)]
+        return [logp_T for logp_T, _ in alone], [entropy_T for _, entropy_T in alone]
     groups: dict[tuple[int, ...], list[int]] = {}
     for place, prompt in enumerate(prompts):
-        groups.setdefault((*prompt, -1 - place * (not packed)), []).append(place)
+        groups.setdefault(tuple(prompt), []).append(place)
     logps: list[Tensor | None] = [None] * len(prompts)
     entropies: list[Tensor | None] = [None] * len(prompts)
     for key, places in groups.items():
-        found = _group(model, key[:-1], [completions[k] for k in places], temperature)
+        found = _group(model, key, [completions[k] for k in places], temperature)
         for place, (logp_T, entropy_T) in zip(places, found, strict=True):
             logps[place], entropies[place] = logp_T, entropy_T
     return logps, entropies  # type: ignore[return-value]
@@ -56,6 +59,23 @@ def packs(model: Any) -> bool:
     finally:
         model.train(training)
     return float((torch.cat(one_by_one) - torch.cat(together)).abs().mean()) < _TOLERANCE
+
+
+def _alone(model: Any, prompt: Ids, completion: Ids, temperature: float) -> tuple[Tensor, Tensor]:
+    # No mask of ours: a model with sliding windows would take it for every layer, and its windows would be gone.
+    device = next(model.parameters()).device
+    ids = torch.tensor([[*prompt, *completion[:-1]]], device=device)
+    out = model(input_ids=ids, use_cache=False, logits_to_keep=len(completion))
+    return _read(out.logits[0], completion, temperature)
+
+
+def _read(logits_RV: Tensor, targets: Ids, temperature: float) -> tuple[Tensor, Tensor]:
+    """Log-probabilities (R,) of the targets, and entropies (R,)."""
+    logp_RV = torch.log_softmax(logits_RV.float() / temperature, dim=-1)
+    logp_R = logp_RV.gather(1, torch.tensor(targets, device=logits_RV.device)[:, None])[:, 0]
+    with torch.no_grad():
+        entropy_R = -(logp_RV.exp() * logp_RV).sum(dim=-1)
+    return logp_R, entropy_R
 
 
 def _group(
@@ -84,9 +104,5 @@ def _group(
         use_cache=False,
         logits_to_keep=torch.tensor(rows, device=device),
     )
-    targets = torch.tensor([token for c in completions for token in c], device=device)
-    logp_RV = torch.log_softmax(out.logits[0].float() / temperature, dim=-1)
-    logp_R = logp_RV.gather(1, targets[:, None])[:, 0]
-    with torch.no_grad():
-        entropy_R = -(logp_RV.exp() * logp_RV).sum(dim=-1)
+    logp_R, entropy_R = _read(out.logits[0], [token for c in completions for token in c], temperature)
     return list(zip(torch.split(logp_R, bounds), torch.split(entropy_R, bounds), strict=True))
