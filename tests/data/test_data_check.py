@@ -100,6 +100,12 @@ def test_hostile_data_cannot_steer_a_terminal() -> None:
         assert text.replace("\n", "").isprintable()
 
 
+def test_one_is_one_and_two_are_two() -> None:
+    one = assemble([sample(0, "a", "id", responses={"p": "Yes."})], "b.json")
+    assert "1 test sample, 0 training samples, 1 policy, digest" in render(check(one))
+    assert "1 test sample, 0 training samples, 1 subset" in describe(one)
+
+
 def test_a_description_fits_a_screen() -> None:
     many = [sample(n, f"subset {k}", "user", user="x" * 999) for k in range(9) for n in range(4)]
     text = describe(assemble(many, "b.json"), width=90)

@@ -68,7 +68,7 @@ def test_longer_dialogues(given_: list[Sample], turns: int, seed: int) -> None:
         assert sample.dialogue == (*joined, *origin.dialogue)[-len(sample.dialogue) :]
         assert origin.sample_id not in record["donors"]
         assert len(set(record["donors"])) == len(donors) >= 1
-        assert all(donor.reference != origin.reference for donor in donors)
+        assert all(usable(donor, origin) for donor in donors)
         assert (sample.split, sample.subset, sample.shift) == ("OOD3Test", "TurnLevelComposition", "dialogue")
         assert (sample.user, sample.character, sample.reference) == (origin.user, origin.character, origin.reference)
         assert (sample.trace, sample.responses, sample.meta["source"]) == (None, {}, "here")
@@ -82,7 +82,26 @@ def test_longer_dialogues(given_: list[Sample], turns: int, seed: int) -> None:
 
 
 def usable(donor: Sample, origin: Sample) -> bool:
-    return donor.reference != origin.reference and donor.dialogue != origin.dialogue
+    """The reference is nowhere in what the donor gives, and the donor is no later cut of the same conversation."""
+    said = {turn.text.strip() for turn in (*donor.dialogue, Turn("agent", donor.reference)) if turn.role == "agent"}
+    return origin.reference.strip() not in said and donor.dialogue[: len(origin.dialogue)] != origin.dialogue
+
+
+def test_later_cuts_of_a_conversation_do_not_give_the_reference_away() -> None:
+    said = [f"line {number}" for number in range(8)]
+    turns = tuple(Turn("user" if number % 2 == 0 else "agent", text) for number, text in enumerate(said))
+
+    def cut(end: int, reference: str, user: str = "u1", dialogue: tuple[Turn, ...] | None = None) -> Sample:
+        name = f"{user}-{end}-{reference}"
+        return Sample(name, "IDTest", "IDTest", "id", user, "c1", dialogue or turns[:end], reference)
+
+    logs = [cut(end, said[end]) for end in (1, 3, 5, 7)]
+    logs += [cut(1, f"other {n}", "u2", (Turn("user", f"question {n}"),)) for n in range(8)]
+    logs += [cut(1, " line 1\n", "u3", (Turn("user", "a question"),))]  # the same words but for blanks
+    for seed in range(5):
+        for sample in compose_turns(logs, turns=6, seed=seed):
+            if sample.user != "u3":
+                assert sample.reference not in {turn.text.strip() for turn in sample.dialogue}
 
 
 def test_a_composed_dialogue_needs_two_turns() -> None:

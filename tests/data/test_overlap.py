@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -57,3 +59,14 @@ def test_what_is_said_twice_is_repeated() -> None:
     assert repeated_share(words("one two three four")) == 0.0
     assert repeated_share(words("two words")) is None
     assert list(grams(("a", "b"), 3)) == []
+
+
+def test_words_of_scripts_with_vowel_signs_and_of_either_spelling_of_an_accent() -> None:
+    assert words("मैं हिन्दी बोलता हूँ।") == ("मैं", "हिन्दी", "बोलता", "हूँ")
+    assert words("की के को") != words("का कि कू")
+    for text in ("Tiếng Việt rất đẹp, phải không?", "한국어를 말해요", "Café à la crème"):
+        apart = unicodedata.normalize("NFD", text)
+        assert apart != text
+        assert words(apart) == words(text)
+    assert len(words(unicodedata.normalize("NFD", "Tiếng Việt rất đẹp, phải không?"))) == 6
+    assert len(words("می\u200cخواهم")) == 1  # a zero-width non-joiner stands within Persian words

@@ -29,7 +29,7 @@ class Behaviour:
     max_tokens=0. change_logps: done to the log-probabilities of a prompt's tokens.
     scale: all log-probabilities are multiplied by it. blind: they do not depend on what stands before.
     other_ids: texts are read as other ids.
-    chat_only: has no /completions.
+    chat_only: has no /completions. list_once: statuses with which the next requests for the list of models fail.
     """
 
     once: list[Once] = field(default_factory=list)
@@ -48,6 +48,7 @@ class Behaviour:
     chat_only: bool = False
     reply: str | None = None
     finish: str | None = None
+    list_once: list[int] = field(default_factory=list)
 
 
 class RefusedError(Exception):
@@ -220,6 +221,9 @@ def _handler(server: OpenAIServer) -> type[BaseHTTPRequestHandler]:
             """Nothing is printed."""
 
         def do_GET(self) -> None:
+            if server.behaviour.list_once:
+                self._send(server.behaviour.list_once.pop(0), json.dumps({"error": {"message": "not now"}}))
+                return
             self._guarded(
                 lambda: {"object": "list", "data": [{"id": server.name, "max_model_len": server.behaviour.context}]}
             )

@@ -260,3 +260,20 @@ def test_the_embedded_model_scores_as_it_does_here(embedded: LoadedModel, monkey
         assert one.logp_T is not None
         assert here[key].logp_T is not None
         np.testing.assert_allclose(one.logp_T, here[key].logp_T, atol=1e-4)
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_a_busy_list_of_models_is_asked_again_and_never_read_as_no_limit(
+    server: OpenAIServer, tiny_chat: Any, status: int
+) -> None:
+    server.behaviour = Behaviour(context=1000, list_once=[status])
+    assert scorer(server, tiny_chat.folder).max_length == 1000
+    server.behaviour = Behaviour(context=1000, list_once=[status] * 9)
+    with pytest.raises(EngineError, match=rf"does not say what it serves: HTTP {status}.*2 tries"):
+        scorer(server, tiny_chat.folder).probe()
+
+
+@pytest.mark.parametrize("status", [400, 404, 405, 501])
+def test_a_server_without_a_list_of_models_says_no_limit(server: OpenAIServer, tiny_chat: Any, status: int) -> None:
+    server.behaviour = Behaviour(list_once=[status])
+    assert scorer(server, tiny_chat.folder).max_length is None

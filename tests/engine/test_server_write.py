@@ -333,3 +333,8 @@ def test_stopping_in_the_middle_sends_nothing_more(server: OpenAIServer) -> None
 def test_nothing_to_write_asks_nothing(server: OpenAIServer) -> None:
     assert list(writer(server).write([])) == []
     assert server.keys == []
+
+
+def test_a_busy_list_of_models_does_not_keep_a_writer_from_asking(server: OpenAIServer) -> None:
+    server.behaviour.list_once = [503]
+    assert all_written(writer(server), chats("Hello"))[0].text is not None

@@ -212,3 +212,14 @@ def test_auto_is_float32_on_a_cpu_and_bfloat16_on_an_accelerator(monkeypatch: py
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert resolve_device("auto") == "cpu"
     assert resolve_device("cuda:1") == "cuda:1"
+
+
+def test_a_local_folder_with_the_embedded_models_name_is_that_folder(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody who tunes the embedded model may well leave it there."""
+    monkeypatch.chdir(tmp_path)
+    assert find_model(builtin.NAME).fingerprint == builtin.FINGERPRINT
+    folder.rename(tmp_path / builtin.NAME)
+    assert find_model(builtin.NAME).folder == Path(builtin.NAME)
+    assert find_model("builtin").fingerprint == builtin.FINGERPRINT

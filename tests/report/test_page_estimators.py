@@ -39,6 +39,15 @@ def test_a_disagreement_is_one_line_of_the_verdict_with_its_count_and_a_name() -
     assert page.count("Both intervals exclude 0.") == 1
 
 
+def test_what_chance_allows_follows_the_level_of_the_intervals() -> None:
+    result = make_result(disagreements=3)
+    result["manifest"]["config"]["confidence"] = 0.8
+    line = disagreement_line(result)
+    assert line is not None
+    assert "up to 56 would do so by chance" in line.text
+    assert "up to 10 in 100 comparisons look like this by chance" in _page(result)
+
+
 def test_an_order_names_both_models() -> None:
     result = make_result(disagreements=1)
     result["disagreements"][0].update(about="order", versus="rp-sft-8b", subset=None, shift="id")

@@ -126,6 +126,8 @@ def _table(rows: list[dict[str, Any]], goal: Goal, wish: float, remi: bool) -> T
     from rich.markup import escape
     from rich.table import Table
 
+    from remid.report.text import visible
+
     table = Table(
         box=SIMPLE, padding=(0, 1, 0, 0), title=f"{'R-EMI' if remi else 'R-EMID'}, nats per response: {goal} {wish:g}"
     )
@@ -135,8 +137,8 @@ def _table(rows: list[dict[str, Any]], goal: Goal, wish: float, remi: bool) -> T
     for row in rows:
         it = row["plan"]
         table.add_row(
-            escape(row["policy"]),
-            escape(row["shift"]),
+            escape(visible(row["policy"])),
+            escape(visible(row["shift"])),
             "/".join(map(str, row["n"])),
             f"{row['m']:.0f}",
             f"{row['now']:.2f}",
@@ -153,6 +155,8 @@ def _sentence(rows: list[dict[str, Any]], goal: Goal, wish: float, remi: bool, s
     """What the table comes to, and how far to trust it."""
     from rich.markup import escape
 
+    from remid.report.text import visible
+
     worst = max(rows, key=lambda row: row["plan"].n)
     it = worst["plan"]
     what = {
@@ -162,7 +166,7 @@ def _sentence(rows: list[dict[str, Any]], goal: Goal, wish: float, remi: bool, s
     }[goal]
     text = (
         f"{'R-EMI' if remi else 'R-EMID'}, {what}, in every row: {it.n:,} samples per side with --negatives {it.m} "
-        f"(decided by {escape(worst['policy'])}, {escape(worst['shift'])}). From this pilot the standard error "
+        f"(decided by {escape(visible(worst['policy']))}, {escape(visible(worst['shift']))}). From this pilot the standard error "
         f"at that size lies between {it.stderr_low:.2f} and {it.stderr_high:.2f} (95%). Tokens count each prompt "
         "once and all policies of the table. A shift of several subsets: the samples of all of them together."
     )

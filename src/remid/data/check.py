@@ -10,7 +10,7 @@ from typing import Literal
 
 from remid.data.language import language_of
 from remid.data.table import plain_table
-from remid.data.text import shown
+from remid.data.text import counted, shown
 from remid.types import ID, Benchmark, Sample
 
 #: Fewer samples than this give no standard error of a difference between positive and negative pairs.
@@ -173,7 +173,7 @@ def _coverage(test: Sequence[Sample]) -> list[Finding]:
     for group in groups(test):
         if len(group) < MIN_SAMPLES:
             name = f'subset "{group[0].subset}" ({group[0].shift})'
-            message = f"{name} holds {_count(len(group), 'sample')}; nothing can be estimated from under {MIN_SAMPLES}"
+            message = f"{name} holds {counted(len(group), 'sample')}; nothing can be estimated from under {MIN_SAMPLES}"
             findings.append(_finding("too-small", message, group))
     if test and not any(sample.responses for sample in test):
         message = "no policy's responses: generate them with a model, or give response files"
@@ -186,7 +186,7 @@ def _duplicates(test: Sequence[Sample]) -> list[Finding]:
     repeated = [group for group in _group(test, sample_text).values() if len(group) > 1]
     if repeated:
         extra = sum(len(group) - 1 for group in repeated)
-        message = f"{_count(extra, 'test sample')} repeat another's input and reference: they count one thing twice"
+        message = f"{counted(extra, 'test sample')} with another's input and reference: they count one thing twice"
         findings.append(_finding("duplicate-sample", message, [sample for group in repeated for sample in group]))
     for group in groups(test):
         same = [twins for twins in _group(group, lambda sample: sample.reference).values() if len(twins) > 1]
@@ -194,7 +194,7 @@ def _duplicates(test: Sequence[Sample]) -> list[Finding]:
         same = [twins for twins in same if len({sample_text(sample) for sample in twins}) > 1]
         if same:
             message = (
-                f'{_count(sum(map(len, same)), "sample")} of subset "{group[0].subset}" share a reference: '
+                f'{counted(sum(map(len, same)), "sample")} of subset "{group[0].subset}" share a reference: '
                 "as negatives for each other they are positives, which lowers the information"
             )
             findings.append(_finding("duplicate-reference", message, [sample for twins in same for sample in twins]))
@@ -205,11 +205,11 @@ def _train_overlap(test: Sequence[Sample], train: Sequence[Sample]) -> list[Find
     findings = []
     train_ids = {sample.sample_id for sample in train}
     if by_id := [sample for sample in test if sample.sample_id in train_ids]:
-        message = f"{_count(len(by_id), 'test sample')} have the id of a training sample"
+        message = f"{counted(len(by_id), 'test sample')} with the id of a training sample"
         findings.append(_finding("train-overlap-id", message, by_id))
     train_texts = {sample_text(sample) for sample in train}
     if by_text := [sample for sample in test if sample_text(sample) in train_texts]:
-        message = f"{_count(len(by_text), 'test sample')} stand word for word in the training data"
+        message = f"{counted(len(by_text), 'test sample')} word for word in the training data"
         findings.append(_finding("train-overlap-text", message, by_text))
     return findings
 
@@ -221,21 +221,17 @@ def _echoes(benchmark: Benchmark) -> list[Finding]:
             sample for sample in benchmark.test if sample.responses.get(policy, "").strip() == sample.reference.strip()
         ]
         if same:
-            message = f'policy "{policy}" answers {_count(len(same), "sample")} with the reference itself'
+            message = f'policy "{policy}" answers {counted(len(same), "sample")} with the reference itself'
             findings.append(_finding("response-is-reference", message, same))
     return findings
-
-
-def _count(n: int, noun: str) -> str:
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
 def render(report: Report) -> str:
     """The report as plain text for a terminal, without colours. Names from the data are made safe to print."""
     head = [
         f"{shown(report.source, 200)}",
-        f"{_count(report.n_test, 'test sample')}, {_count(report.n_train, 'training sample')}, "
-        f"{len(report.policies)} policies, digest {report.digest[:12]}",
+        f"{counted(report.n_test, 'test sample')}, {counted(report.n_train, 'training sample')}, "
+        f"{counted(len(report.policies), 'policy')}, digest {report.digest[:12]}",
     ]
     header = ["shift", "subset", "split", "n", "turns", "input chars", "ref. chars", "ref. bytes", "languages"]
     rows = [_subset_cells(summary) for summary in report.subsets]

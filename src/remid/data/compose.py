@@ -37,8 +37,9 @@ def compose_turns(samples: Sequence[Sample], *, turns: int = 8, seed: int = 0) -
     A donor gives its dialogue and its reference as the agent's last reply, which joins it to what follows; donors are
     those with the same user and character, then with the same character, then in the same language, then any, each in
     seeded random order and used once per dialogue. The oldest exchanges are cut to reach exactly `turns`. Left out:
-    training samples, samples that have `turns` queries already, and those for which there are too few donors. A donor
-    never shares the sample's reference (the context would give the answer away) nor its dialogue.
+    training samples, samples that have `turns` queries already, and those for which there are too few donors. The
+    sample's reference is never in what a donor gives (the context would give the answer away), and no donor is the
+    sample's own conversation, as long as the sample's or longer.
 
     meta["composed"] records operator, sample id, donor ids (in order of the dialogue) and seed. ConfigError where
     `turns` is under 2.
@@ -135,12 +136,21 @@ def _donors(sample: Sample, tiers: Sequence[Sequence[Sample]], turns: int, rng: 
         for donor in _in_random_order(tier, rng):
             if queries >= turns:
                 return donors
-            same = donor.reference == sample.reference or donor.dialogue == sample.dialogue
-            if id(donor) not in used and not same:
+            if id(donor) not in used and not _gives_away(donor, sample):
                 used.add(id(donor))
                 donors.insert(0, donor)
                 queries += _queries(donor.dialogue)
     return donors
+
+
+def _gives_away(donor: Sample, sample: Sample) -> bool:
+    """Whether the donor says the sample's reference, or goes over the sample's own conversation.
+
+    Logs exported one record per reply hold later cuts of one conversation, where the reference is a turn.
+    """
+    said = [donor.reference, *(turn.text for turn in donor.dialogue if turn.role == "agent")]
+    goes_on = donor.dialogue[: len(sample.dialogue)] == sample.dialogue
+    return goes_on or sample.reference.strip() in {text.strip() for text in said}
 
 
 def _in_random_order(items: Sequence[Sample], rng: random.Random) -> Iterator[Sample]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from remid.data.check import groups, queries
-from remid.data.text import shown
+from remid.data.text import counted, shown
 from remid.types import Benchmark, Sample
 
 #: With more subsets than this, one example each, so that the whole fits a screen.
@@ -20,7 +20,8 @@ def describe(benchmark: Benchmark, *, examples: int | None = None, width: int = 
     """
     grouped = groups(benchmark.samples)
     each = examples if examples is not None else (1 if len(grouped) > _MANY else 2)
-    head = f"{len(benchmark.test)} test samples, {len(benchmark.train)} training samples, {len(grouped)} subsets"
+    sizes = {"test sample": benchmark.test, "training sample": benchmark.train, "subset": grouped}
+    head = ", ".join(counted(len(some), noun) for noun, some in sizes.items())
     lines = [shown(benchmark.source, width), head]
     policies = ", ".join(benchmark.policies)
     lines.append(shown(f"policies: {policies}" if policies else "policies: none (references only)", width))

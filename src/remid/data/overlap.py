@@ -6,6 +6,7 @@ nature: compare them with the reference's of the same samples, not with another 
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -19,7 +20,8 @@ Words = tuple[str, ...]
 
 def words(text: str) -> Words:
     """Words in lower case; of scripts without spaces, signs."""
-    return tuple(WORD.findall(text.casefold()))
+    # One spelling: an accent may be part of its letter or a sign behind it.
+    return tuple(WORD.findall(unicodedata.normalize("NFC", text.casefold())))
 
 
 def grams(text: Words, n: int = GRAM) -> Iterator[Words]:

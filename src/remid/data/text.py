@@ -16,8 +16,11 @@ _JOINERS = "\u200c\u200d"
 
 #: Written without spaces: Thai to Khmer, kana, Han. A character says about half as much as a word.
 UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+#: What belongs to the letter before it: combining marks (vowel signs of the Indic scripts, accents apart), joiners.
+_MARKS = _JOINERS + "".join(char for char in map(chr, range(0x300, 0x1F000)) if unicodedata.category(char)[0] == "M")
+_LETTERS = rf"(?:(?![{UNSPACED}])[^\W_][{_MARKS}]*)+"
 #: A word, with its apostrophes; in those scripts a sign.
-WORD = re.compile(rf"[{UNSPACED}]|(?:(?![{UNSPACED}])[^\W_])+(?:['’](?:(?![{UNSPACED}])[^\W_])+)*")
+WORD = re.compile(rf"[{UNSPACED}]|{_LETTERS}(?:['’]{_LETTERS})*")
 
 
 def shown(text: str, limit: int = 80) -> str:
@@ -39,6 +42,12 @@ def _safe(char: str) -> str:
     if char in _JOINERS or category not in _INVISIBLE:
         return char
     return char.encode("unicode_escape").decode("ascii")
+
+
+def counted(n: int, noun: str) -> str:
+    """Such as "1 policy" or "2 policies"."""
+    many = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+    return f"{n} {noun if n == 1 else many}"
 
 
 def is_utf8(text: str) -> bool:

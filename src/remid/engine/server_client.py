@@ -22,6 +22,9 @@ from remid.errors import EngineError
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 60.0
 #: Seconds for the list of models, which any server that is up answers at once.
 _LIST_TIMEOUT = 20.0
+_LIST_RETRIES = 3
+#: The status of servers that have no list of models and say so in their own way.
+_NO_SUCH_THING = 501
 #: The longest wait that we accept from a server before we say that it is not available.
 _PATIENCE = 600.0
 #: Requests that go unanswered one after the other before we stop asking.
@@ -49,6 +52,11 @@ class Pace:
             self._next_request = start + self._per_request
             self._next_tokens = start + tokens * self._per_token
             return start - now
+
+    def held(self) -> float:
+        """Seconds that nothing is sent for. Takes no place in the queue."""
+        with self._lock:
+            return max(0.0, self._held_until - self._clock())
 
     def hold(self, seconds: float) -> None:
         """Nothing is sent for so long."""
@@ -92,29 +100,42 @@ class ServerClient:
         """What was spent so far."""
         return self.spending.spent
 
-    def models(self) -> list[dict[str, Any]]:
+    def models(self, max_retries: int = 0) -> list[dict[str, Any]]:
         """What the server says it serves ([] where it does not say): checks in one go that it is there and lets us in.
 
-        Raises EngineError where it is not, or does not.
+        Raises EngineError where it is not, or does not; UnansweredError where it is too busy to say.
         """
+        return self._until_answered(self._list_models, max_retries)
+
+    def model_entry(self) -> dict[str, Any]:
+        """The server's entry for our model, or {}. Raises EngineError as `models` does, and where it is too busy."""
+        try:
+            found = self.models(min(_LIST_RETRIES, self.settings.max_retries))
+        except UnansweredError as error:  # no answer is not the answer that there is nothing to say
+            raise EngineError(f"{self.settings.url}: does not say what it serves: {error}") from None
+        return next((entry for entry in found if entry.get("id") == self.settings.model), {})
+
+    def _list_models(self) -> list[dict[str, Any]]:
+        """One try. Raises _AgainError where another may succeed."""
         import openai
 
+        if (delay := self._pace.held()) > 0:
+            self._sleep(delay)
         try:
             brief = min(self.settings.timeout, _LIST_TIMEOUT)
             found = _parse(self._http.get("/models", cast_to=str, options={"timeout": brief})).get("data")
         except openai.APIError as error:
             fault = judge(error, self.settings)
-            if isinstance(error, openai.APIStatusError) and error.status_code not in (401, 403):
-                return []  # some servers have no such list; the first request will tell
-            hint = "" if fault.kind == "stop" else "; is the address right, and the server up?"
-            raise EngineError(f"{self.settings.url}: {fault.reason}{hint}") from None
+            status = error.status_code if isinstance(error, openai.APIStatusError) else None
+            if status is None or status in (401, 403):
+                hint = "" if fault.kind == "stop" else "; is the address right, and the server up?"
+                raise EngineError(f"{self.settings.url}: {fault.reason}{hint}") from None
+            if fault.kind == "again" and status != _NO_SUCH_THING:
+                raise _AgainError(fault.reason, fault.wait) from None
+            return []  # some servers have no such list; the first request will tell
         except MalformedError:
             return []
         return [entry for entry in found if isinstance(entry, dict)] if isinstance(found, list) else []
-
-    def model_entry(self) -> dict[str, Any]:
-        """The server's entry for our model, or {}. Raises EngineError as `models` does."""
-        return next((entry for entry in self.models() if entry.get("id") == self.settings.model), {})
 
     def post(
         self,
@@ -132,10 +153,14 @@ class ServerClient:
         us, or the budget is spent).
         """
         retries = self.settings.max_retries if max_retries is None else max_retries
+        return self._until_answered(lambda: self._once(path, body, most, read), retries)
+
+    def _until_answered(self, ask: Callable[[], Answer], retries: int) -> Answer:
+        """`ask`, again while it raises _AgainError. Raises UnansweredError where that is the last word."""
         waited = _FIRST_WAIT
         for tries_left in range(retries, -1, -1):
             try:
-                return self._once(path, body, most, read)
+                return ask()
             except _AgainError as again:
                 if again.wait is not None and again.wait > _PATIENCE:
                     raise EngineError(
@@ -193,7 +218,10 @@ class ServerClient:
         """The models that a server offers, behind the message that it does not know ours."""
         if getattr(error, "status_code", None) != 404:
             return ""
-        names = [tell(str(entry.get("id")), self.settings, 60) for entry in self.models()]
+        try:
+            names = [tell(str(entry.get("id")), self.settings, 60) for entry in self.models()]
+        except UnansweredError:
+            return ""
         if not names:
             return '; does the address end in "/v1"?'
         more = f" and {len(names) - 10} more" if len(names) > 10 else ""

@@ -44,7 +44,7 @@ class ServerScorer:
         self._tokenizer: Any = None
         self._renderer: ChatRenderer | None = None
         self._probed: Probed | None = None
-        self._max_length: int | None = None
+        self._said: dict[str, Any] | None = None  # the server's entry for its model
 
     @property
     def name(self) -> str:
@@ -74,8 +74,12 @@ class ServerScorer:
 
     @property
     def max_length(self) -> int | None:
-        """Tokens that fit into the served model, None where the server does not say. Known after `probe`."""
-        return self._max_length
+        """Tokens that fit into the served model, None where the server does not say. It is asked once.
+
+        Raises EngineError where it is not there, or too busy to say.
+        """
+        length = self._entry().get("max_model_len")
+        return length if isinstance(length, int) and length > 0 else None
 
     def estimate(self, work: Sequence[Work]) -> Cost:
         """What `work` will cost, before anything is sent."""
@@ -85,9 +89,7 @@ class ServerScorer:
         """Ask the server whether it can score, once. Raises EngineError that says what it cannot do."""
         if self._probed is not None:
             return
-        entry = self._client.model_entry()
-        length = entry.get("max_model_len")
-        self._max_length = length if isinstance(length, int) and length > 0 else None
+        self._entry()  # first: is anybody there?
 
         def ask(way: Way, prompt: Sequence[int] | str, top: int) -> PromptLogProbs:
             # A server may fail in any way on fields that it does not know: it is not asked for minutes.
@@ -132,6 +134,11 @@ class ServerScorer:
         body = {"model": self._settings.model} | way.fields(prompt, top)
         most = Tokens(length, max(1, way.max_tokens))
         return self._client.post(_PATH, body, most, way.read, max_retries=max_retries)
+
+    def _entry(self) -> dict[str, Any]:
+        if self._said is None:
+            self._said = self._client.model_entry()
+        return self._said
 
     def _load(self) -> Any:
         if self._tokenizer is None:

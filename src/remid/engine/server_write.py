@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from remid.engine.server_client import ServerClient
@@ -65,7 +66,8 @@ class ServerWriter:
         """
         if not chats:
             return
-        self._client.models()  # unreachable or locked: said at once, not after the retries of a request
+        with suppress(UnansweredError):  # busy: the requests will see
+            self._client.models()  # unreachable or locked: said at once, not after the retries of a request
         if self._opening == "auto" and any(chat.opening for chat in chats):
             try:
                 self._opening = continues(self._probe_tokens)

@@ -64,9 +64,9 @@ def find_model(name: str) -> ModelSource:
 
     Raises ModelError when the folder holds no model, or the hub cannot be reached.
     """
-    if name in (BUILTIN, builtin.NAME):
-        return ModelSource(builtin.NAME, None, builtin.FINGERPRINT)
     path = Path(name).expanduser()
+    if name == BUILTIN or (name == builtin.NAME and not path.is_dir()):  # a folder of that name may be tuned from it
+        return ModelSource(builtin.NAME, None, builtin.FINGERPRINT)
     if path.is_dir():
         return ModelSource(name, path, _fingerprint(path))
     if path.exists():

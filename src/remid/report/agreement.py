@@ -48,7 +48,7 @@ class View:
 
     counts: (estimator's name, what it is, cells compared, differing in sign by value alone, by interval, by both
     intervals), sign and order together. named: a sentence per significant disagreement. rows: (policy, quantity,
-    shift, a cell per estimator or None). limits: sentences on what these estimators can be on this run's pairs.
+    shift, a cell per estimator or None). limits: sentences on what these estimators can be on this run's pairs. by_chance: comparisons in a hundred.
     """
 
     names: tuple[str, ...]
@@ -60,6 +60,7 @@ class View:
     n_significant: int
     n_opposed: int
     n_point: int
+    by_chance: str
 
 
 def estimator_view(result: Row) -> View | None:
@@ -77,6 +78,7 @@ def estimator_view(result: Row) -> View | None:
         n_significant=len(result["disagreements"]),
         n_opposed=sum(row[5] for row in counts),
         n_point=sum(row[3] for row in counts),
+        by_chance=f"{100 * by_chance_in(result):.3g}",
     )
 
 
@@ -90,7 +92,7 @@ def disagreement_line(result: Row) -> Line | None:
         return None
     cells = sum(row["n_cells"] for row in result["agreement"])
     opposed = sum(row["level"] == "opposed" for row in found)
-    by_chance = math.ceil(0.025 * cells)
+    by_chance = math.ceil(by_chance_in(result) * cells)
     if not opposed and len(found) <= by_chance:
         return None
     many = (
@@ -104,6 +106,12 @@ def disagreement_line(result: Row) -> Line | None:
     chance = f". Where the truth is 0, up to {by_chance} would do so by chance. First: "
     where = (f"{many}{both}{chance}", *_where(found[0]), ". See “Other estimators”.")
     return Line("warning", "estimators_disagree", where)
+
+
+def by_chance_in(result: Row) -> float:
+    """Share of comparisons whose interval lies on one side of 0 by chance, where the truth is 0."""
+    level: float = result["manifest"]["config"].get("confidence", 0.95)
+    return round((1 - level) / 2, 9)  # 0.025, not a hair above it
 
 
 def _count(result: Row, name: str) -> tuple[str, str, int, int, int, int]:

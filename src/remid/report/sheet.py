@@ -117,7 +117,9 @@ def console_tables(sections: Sequence[Section]) -> Group:
         for table in section.tables:
             made = RichTable(pad_edge=False)
             for index, column in enumerate(table.columns):
-                made.add_column(Text(column), justify="left" if index < table.names else "right", overflow="fold")
+                made.add_column(
+                    Text(visible(column)), justify="left" if index < table.names else "right", overflow="fold"
+                )
             for row in table.rows:
                 made.add_row(*(Text(visible(cell)) for cell in row))
             parts += [made, Text(visible(table.caption), style="dim")]
