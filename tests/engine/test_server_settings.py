@@ -10,7 +10,7 @@ import pytest
 import typer
 
 from remid.cli.engine_options import agree_to, server_settings
-from remid.engine.server_client import Pace
+from remid.engine.server_client import Pace, ServerClient
 from remid.engine.server_pool import side_by_side
 from remid.engine.server_settings import ServerSettings
 from remid.engine.spending import Spending, Tokens, estimate_cost, estimate_scoring, prompt_bound, rough_tokens
@@ -194,3 +194,27 @@ def test_money_is_asked_for_and_a_no_ends_the_command(monkeypatch: pytest.Monkey
     agree_to(cost, ask=True)
     with pytest.raises(typer.Abort):
         agree_to(cost, ask=True)
+
+
+def test_a_key_in_the_place_of_its_variables_name_is_refused_and_not_repeated() -> None:
+    with pytest.raises(ConfigError, match="name of the environment variable that holds the key") as caught:
+        settings(api_key_env="sk-SECRET-123")
+    assert "SECRET" not in str(caught.value)
+
+
+def test_a_key_with_signs_that_no_header_can_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_KEY", "sk-кey")
+    with pytest.raises(EngineError, match="MY_KEY has signs that no key has"):
+        settings(base_url="https://gpu.example/v1", api_key_env="MY_KEY").key()
+
+
+def test_headers_for_one_service_are_not_sent_to_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "X-Team: secret")
+    for url, sent in (
+        ("http://gpu:8000/v1", False),
+        ("https://api.openai.com.example/v1", False),
+        ("https://api.openai.com/v1", True),
+    ):
+        monkeypatch.setenv("OPENAI_API_KEY", "k")
+        client = ServerClient(settings(base_url=url, api_key_env="OPENAI_API_KEY"))
+        assert ("X-Team" in client._http.default_headers) is sent

@@ -18,12 +18,16 @@ from pipeline_tiny import POLICY, SETTINGS, Tiny, Told, reused, stored, write
 
 import remid
 from remid.data import read_benchmark
+from remid.engine.cluster_ray import RayCluster
+from remid.engine.server_settings import ServerSettings
 from remid.errors import ConfigError, EngineError
 from remid.lm.builtin import cache_dir
+from remid.lm.generate import Decoding
 from remid.lm.models import LoadedModel
 from remid.pipeline.config import make_config
 from remid.pipeline.engines import EngineConfig, Engines, ModelChoice, run_engines
 from remid.pipeline.respond import RespondConfig, respond
+from remid.pipeline.run import _silent
 
 
 @pytest.fixture
@@ -118,3 +122,54 @@ def test_a_run_on_a_ray_cluster_ends_with_the_bytes_of_a_run_here(tmp_path: Path
     here, ray = stored(tmp_path / "here"), stored(tmp_path / "ray")
     assert here == ray
     assert len(here) > 10
+
+
+def test_a_clusters_workers_are_free_before_another_model_wants_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that writes traces and one that scores do not fit side by side. Recorded; with a real Ray: the test above."""
+    log: list[str] = []
+
+    class Cluster:
+        def __init__(self, *_: Any, **__: Any) -> None: ...
+
+        def __enter__(self) -> Any:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            log.append("cluster")
+
+        resolve_device = RayCluster.resolve_device
+
+    class Workers:
+        def __init__(self, cluster: Any, recipe: Any, settings: Any, *, device: str, say: Any) -> None:
+            self.name = f"{recipe.device} {device} {sum('open' in one for one in log)}"
+            log.append(f"open {self.name}")
+
+        def close(self) -> None:
+            log.append(f"close {self.name}")
+
+    monkeypatch.setattr("remid.engine.cluster_ray.RayCluster", Cluster)
+    monkeypatch.setattr("remid.engine.cluster.ClusterEngine", Workers)
+    # A worker sees the one GPU that it was given, whatever its number was.
+    with Engines(ModelChoice("builtin", device="cuda:1"), EngineConfig(kind="ray"), Told()) as engines:
+        engines.writing(Decoding(), [])
+        assert engines.scoring([]) is engines.scoring([])
+        assert log == ["open cuda cuda 0", "close cuda cuda 0", "open cuda cuda 1"]
+    assert log[3:] == ["close cuda cuda 1", "cluster"]
+
+
+def test_scores_and_traces_spend_one_budget() -> None:
+    server = ServerSettings(base_url="http://127.0.0.1:9/v1", model="m")
+    with Engines(ModelChoice("m", tokenizer="builtin"), EngineConfig(server=server), Told()) as engines:
+        writers = [engines.writing(Decoding(), []) for _ in range(2)]
+        assert len({id(one._client.spending) for one in (engines.scoring([]), *writers)}) == 1  # type: ignore[attr-defined]
+
+
+def test_a_finished_run_is_looked_into_without_the_servers_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever variable held it: nothing is asked."""
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    server = "https://models.example/v1"
+    config = make_config(data=("b.json",), score_server=server, tokenizer="builtin", model="m")
+    with pytest.raises(EngineError, match="OPENAI_API_KEY is not set"), run_engines(config, None, Told()):
+        pass
+    with run_engines(config, _silent(config), Told()) as engines:
+        assert engines.source.name == "m"

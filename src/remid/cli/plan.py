@@ -166,7 +166,8 @@ def _sentence(rows: list[dict[str, Any]], goal: Goal, wish: float, remi: bool, s
     }[goal]
     text = (
         f"{'R-EMI' if remi else 'R-EMID'}, {what}, in every row: {it.n:,} samples per side with --negatives {it.m} "
-        f"(decided by {escape(visible(worst['policy']))}, {escape(visible(worst['shift']))}). From this pilot the standard error "
+        f"(decided by {escape(visible(worst['policy']))}, {escape(visible(worst['shift']))}). "
+        "From this pilot the standard error "
         f"at that size lies between {it.stderr_low:.2f} and {it.stderr_high:.2f} (95%). Tokens count each prompt "
         "once and all policies of the table. A shift of several subsets: the samples of all of them together."
     )

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from remid.engine.server_faults import MalformedError, NotThereError, RequestError, UnansweredError, judge, tell
 from remid.engine.server_pool import side_by_side
@@ -92,8 +93,10 @@ class ServerClient:
         self._http = OpenAI(
             api_key=key, base_url=settings.url, timeout=settings.timeout, max_retries=0, http_client=transport
         )
-        if not settings.url.startswith("https://api.openai.com"):
-            self._http.organization = self._http.project = None  # read from the environment, and nobody else's business
+        if urlsplit(settings.url).hostname != "api.openai.com":
+            # Read from the environment, and nobody else's business.
+            self._http.organization = self._http.project = None
+            self._http._custom_headers = {}
 
     @property
     def spent(self) -> Spent:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import unicodedata
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -79,6 +80,13 @@ def judge(error: openai.APIError, settings: ServerSettings) -> Fault:
     return Fault("again", f"the answer could not be read ({type(error).__name__})", charged=True)
 
 
+def _hint(settings: ServerSettings) -> str:
+    """What to do where a key is wanted. The default variable is not sent in the clear to another machine."""
+    if settings.api_key_env and settings.key() is None and os.environ.get(settings.api_key_env, "").strip():
+        return f"{settings.api_key_env} is not sent over plain http; put this server's key into a variable of its own"
+    return f"check the environment variable {settings.api_key_env}" if settings.api_key_env else "it wants a key"
+
+
 def _judge_status(error: openai.APIStatusError, settings: ServerSettings) -> Fault:
     code = error.status_code
     said = tell(_message(error), settings)
@@ -89,7 +97,7 @@ def _judge_status(error: openai.APIStatusError, settings: ServerSettings) -> Fau
         fault = Fault("request", f"refused by the server's content filter ({reason})", known=True)
     elif code in {401, 403}:
         # What the server says here is not quoted: some repeat the key.
-        hint = f"check the environment variable {settings.api_key_env}" if settings.api_key_env else "it wants a key"
+        hint = _hint(settings)
         fault = Fault("stop", f"refuses the key or the access (HTTP {code}); {hint}")
     elif code == 402 or (code == 429 and any(word in low for word in _NO_MONEY)):
         fault = Fault("stop", f"the account has nothing left to spend ({reason})")

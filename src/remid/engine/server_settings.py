@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -51,6 +52,9 @@ class ServerSettings:
         _check_url(self.base_url)
         if not self.model.strip():
             raise ConfigError("server: name the model that the server shall use (--model)")
+        if self.api_key_env and not re.fullmatch(r"[A-Za-z_]\w*", self.api_key_env, re.ASCII):
+            # Not repeated: it may be the key itself.
+            raise ConfigError("server: give the name of the environment variable that holds the key, not the key")
         if self.concurrency < 1 or self.max_retries < 0 or not 0 < self.timeout < float("inf"):
             raise ConfigError("server: concurrency and timeout must be above 0, max_retries at least 0")
         self._check_money()
@@ -94,6 +98,8 @@ class ServerSettings:
         if not self.api_key_env or (self.api_key_env == DEFAULT_KEY and not secure and not self.is_local):
             return None
         value = os.environ.get(self.api_key_env, "").strip()
+        if not value.isascii():
+            raise EngineError(f"the key in the environment variable {self.api_key_env} has signs that no key has")
         if value:
             return value
         if self.is_local or not secure:

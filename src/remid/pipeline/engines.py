@@ -29,6 +29,7 @@ from remid.pipeline.store import content_key
 if TYPE_CHECKING:
     from remid.engine.cluster import ClusterEngine
     from remid.engine.cluster_ray import RayCluster
+    from remid.engine.server_client import ServerClient
     from remid.engine.server_score import ServerScorer
     from remid.engine.server_settings import ServerSettings
     from remid.engine.spending import Cost
@@ -111,6 +112,8 @@ class Engines:
         self._cluster: RayCluster | None = None
         self._loaded: LoadedModel | None = None
         self._holds = ""  # fingerprint of what is loaded
+        self._workers: ClusterEngine | None = None  # of one model: their processors are free again when it changes
+        self._client: ServerClient | None = None
         self._scorer: ServerScorer | None = None
         self._reader: tuple[ChatRenderer, int] | None = None
         self._scoring: ScoringEngine | None = None
@@ -190,7 +193,7 @@ class Engines:
         if self._config.server is not None:
             from remid.engine.server_write import ServerWriter
 
-            writer = ServerWriter(self._config.server, decoding)
+            writer = ServerWriter(self._config.server, decoding, client=self._served(self._config.server))
             if self._config.agree is not None:
                 self._config.agree(writer.estimate(chats))
             return writer
@@ -210,8 +213,16 @@ class Engines:
             return ModelSource(server.model, None, f"server:{content_key(server.identity('chat'))}")
         from remid.engine.server_score import ServerScorer
 
-        self._scorer = ServerScorer(server, tokenizer)
+        self._scorer = ServerScorer(server, tokenizer, client=self._served(server))
         return ModelSource(server.model, None, f"server:{content_key(self._scorer.identity)}")
+
+    def _served(self, server: ServerSettings) -> ServerClient:
+        """One client for scores and traces, so that what may be spent is spent once."""
+        if self._client is None:
+            from remid.engine.server_client import ServerClient
+
+            self._client = ServerClient(server)
+        return self._client
 
     def _device(self) -> str:
         if self._config.kind == "ray" and self._choice.device == "auto":
@@ -241,13 +252,21 @@ class Engines:
             cpus = config.workers * config.threads if config.workers else None
             self._progress.say(f"ray: {config.ray_address or 'starting here'}")
             self._cluster = self._stack.enter_context(RayCluster(config.ray_address, cpus=cpus))
+            self._stack.callback(self._end_workers)
         return self._cluster
+
+    def _end_workers(self) -> None:
+        if self._workers is not None:
+            self._workers.close()
+        self._workers = self._scoring = None
 
     def _on_cluster(self, source: ModelSource, decoding: Decoding | None) -> ClusterEngine:
         from remid.engine.cluster import ClusterEngine, ClusterSettings
         from remid.engine.cluster_worker import ModelRecipe, name_everywhere
 
-        cluster, device, choice = self._open_cluster(), self._device(), self._choice
+        self._end_workers()
+        choice, cluster = self._choice, self._open_cluster()
+        device = cluster.resolve_device(choice.device)  # without a number: a worker sees the one that it is given
         recipe = ModelRecipe(
             name_everywhere(source),
             source.fingerprint,
@@ -258,9 +277,10 @@ class Engines:
             adapters=tuple(str(folder.resolve()) for folder in source.adapters),
         )
         settings = ClusterSettings(workers=self._config.workers, threads=self._config.threads)
-        return self._stack.enter_context(
-            ClusterEngine(cluster, recipe, settings, device=device.partition(":")[0], say=self._progress.say)
+        self._workers = ClusterEngine(
+            cluster, recipe, settings, device=device.partition(":")[0], say=self._progress.say
         )
+        return self._workers
 
 
 def _base_of(estimator: Estimator, asked: ModelSource) -> ModelSource:

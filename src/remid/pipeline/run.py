@@ -96,11 +96,20 @@ def _replayed(folder: Path) -> Iterator[tuple[Plan, Store, Engines]]:
     served = manifest["config"].get("score_server") is not None
     config = RunConfig.model_validate(manifest["config"] | ({} if served else where))
     quiet = Progress(enabled=False)
-    with Store(folder) as store, run_engines(config, None, quiet) as engines:
+    with Store(folder) as store, run_engines(config, _silent(config), quiet) as engines:
         plan = make_plan(config, store, engines, quiet)
         if plan.benchmark.digest != manifest["benchmark"]["digest"]:
             raise DataError([Problem(plan.benchmark.source, "", "", f"has changed since the run in {folder} was made")])
         yield score_plan(plan, store, engines, quiet, replay=True), store, engines
+
+
+def _silent(config: RunConfig) -> EngineConfig:
+    """Of a run whose server is not asked anything any more, and so needs no key."""
+    from remid.engine.server_settings import ServerSettings
+
+    if config.score_server is None:
+        return EngineConfig()
+    return EngineConfig(server=ServerSettings(base_url=config.score_server, model=config.model, api_key_env=""))
 
 
 def score_plan(plan: Plan, store: Store, engines: Engines, progress: Progress, *, replay: bool = False) -> Plan:

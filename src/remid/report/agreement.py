@@ -48,7 +48,8 @@ class View:
 
     counts: (estimator's name, what it is, cells compared, differing in sign by value alone, by interval, by both
     intervals), sign and order together. named: a sentence per significant disagreement. rows: (policy, quantity,
-    shift, a cell per estimator or None). limits: sentences on what these estimators can be on this run's pairs. by_chance: comparisons in a hundred.
+    shift, a cell per estimator or None). limits: sentences on what these estimators can be on this run's pairs.
+    by_chance: comparisons in a hundred.
     """
 
     names: tuple[str, ...]
