@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -12,17 +12,17 @@ import torch
 from hops_small import small
 
 from remid.data import read_benchmark
-from remid.errors import StoreError
+from remid.errors import ConfigError, StoreError
 from remid.lm.adapters import new_adapters, read_chain, read_estimator
 from remid.lm.chat import ChatRenderer
 from remid.lm.models import find_model, load_model
 from remid.pipeline.progress import Progress
-from remid.study.ablation import Material, Scores
+from remid.study.ablation import Material, Scores, _one, _texts_and_base
 from remid.study.arms import arm_settings
-from remid.study.borrow import borrow
+from remid.study.borrow import borrow, borrow_texts
 from remid.study.reference_scores import reference_scores
 from remid.study.shared_adapter import train_shared
-from remid.train.config import TrainConfig
+from remid.train.config import TrainConfig, make_train_config
 from remid.train.corl import train_corl
 from remid.train.evaluate import reference_pair
 from remid.train.examples import q1_example, q2_example, split_training
@@ -183,3 +183,41 @@ def test_two_adapters_on_one_base_are_two_models(material: Material, tmp_path: P
         assert said_alone[role] == said[role]
         assert len(said[role]) == len(items(config))
     assert said["q1"] != said["q2"]
+
+
+def test_scores_of_data_that_changed_since_are_refused(material: Material, tmp_path: Path) -> None:
+    """References corrected under the same ids: arms that are finished must not be compared with arms on other texts."""
+    whole = material.settings(0)
+    config, samples = arm_settings(whole, "none"), items(whole)
+    made_from = {"config": config.model_dump(mode="json"), "samples": [s.sample_id for s in samples]}
+    n = len(samples)
+    scores = Scores(tuple(made_from["samples"]), (-1.0,) * n, (3,) * n, None, None, "sft-q2", 1.0, ())
+    (tmp_path / "scores").mkdir()
+    kept = {"made_from": made_from | _texts_and_base(config), "scores": asdict(scores)}
+    (tmp_path / "scores" / "none-0.json").write_text(json.dumps(kept))
+    assert _one(whole, "none", 0, samples, tmp_path, QUIET) == scores
+    rows = json.loads(config.data[0].read_text("utf-8"))
+    rows["IDTest"][0]["agent_golden_response"] += " And so it is."
+    config.data[0].write_text(json.dumps(rows), "utf-8")
+    with pytest.raises(StoreError, match="other settings, samples, data or base"):
+        _one(whole, "none", 0, samples, tmp_path, QUIET)
+
+
+def test_an_author_is_for_the_arms_that_ask_one_and_every_arm_is_looked_at_first() -> None:
+    whole = make_train_config(data=("b.json",), traces="model", author={"model": "m", "server": "http://gpu/v1"})
+    assert arm_settings(whole, "full").author.model == "m"
+    assert arm_settings(whole, "extractive-sft").author.model is None
+    with pytest.raises(ConfigError, match="model that the server shall use"):
+        make_train_config(data=("b.json",), traces="model", author={"server": "http://gpu/v1"})
+
+
+def test_a_shared_adapters_texts_are_asked_for_once(material: Material, tmp_path: Path) -> None:
+    from remid.pipeline.store import Store
+
+    config, runs = arm_settings(material.settings(0), "model-sft"), tmp_path / "runs"
+    (runs / "sft-0").mkdir(parents=True)
+    (runs / "sft-0" / "train.json").write_text(json.dumps({"config": {}, "data": "", "base": ""}))
+    with Store(runs / "sft-0") as store:
+        store.add_generations("author", [("asked", "told", True)])
+    borrow_texts(config, runs / "shared-sft-0")
+    assert [path.name for path in (runs / "shared-sft-0").iterdir()] == ["store.sqlite"]

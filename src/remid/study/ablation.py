@@ -23,8 +23,10 @@ from numpy.typing import NDArray
 from remid.data import read_benchmark
 from remid.errors import ConfigError, StoreError
 from remid.estimate import holm
+from remid.lm.models import find_model
 from remid.pipeline.measure import Row, number
 from remid.pipeline.progress import Progress
+from remid.pipeline.prompts import PROMPT_VERSION
 from remid.study.arms import ARMS, arm_settings, chosen_arms
 from remid.study.crossed import Crossed, crossed_mean, crossed_ratio
 from remid.train.config import TrainConfig, make_train_config
@@ -92,6 +94,8 @@ def ablation_study(
     names = chosen_arms(arms)
     scored: dict[str, list[Scores]] = {name: [] for name in names}
     first = material.settings(0)
+    for name in names:
+        arm_settings(first, name)  # what cannot be trained says so now, and not after hours of other arms
     samples = _test_samples(first, limit)
     for seed in range(seeds):
         for name in names:
@@ -153,27 +157,40 @@ def _one(
 ) -> Scores:
     """Train and score one arm under one seed, or read what was left."""
     from remid.pipeline.run import write_json
-    from remid.study.borrow import borrow
+    from remid.study.borrow import borrow, borrow_texts
     from remid.study.reference_scores import reference_scores
     from remid.study.shared_adapter import train_shared
     from remid.train.corl import train_corl
+    from remid.train.watched import train_watched
 
     config, name = arm_settings(whole, arm), f"{arm}-{seed}"
     path, run = folder / "scores" / f"{name}.json", folder / "runs" / name
     made_from = {"config": config.model_dump(mode="json"), "samples": [sample.sample_id for sample in samples]}
+    made_from |= _texts_and_base(config)
     if path.exists():
         known = json.loads(path.read_text(encoding="utf-8"))
         if known["made_from"] != made_from:
-            raise StoreError(f"{path}: scores of other settings or samples; use another --out")
+            raise StoreError(f"{path}: scores of other settings, samples, data or base; use another --out")
         return _read(known["scores"])
-    begin = time.perf_counter()
-    taken = None if ARMS[arm].shared else borrow(config, run)
-    estimator = train_shared(config, run, progress) if ARMS[arm].shared else train_corl(config, run, progress)
+    begin, taken = time.perf_counter(), None
+    if ARMS[arm].shared:
+        borrow_texts(config, run)
+        estimator = train_shared(config, run, progress)
+    else:
+        taken = borrow(config, run)
+        train = train_watched if config.stop_on_collapse else train_corl  # watching costs evaluations
+        estimator = train(config, run, progress)
     best = json.loads((run / "best.json").read_text(encoding="utf-8"))["name"]
     scores = reference_scores(estimator, config, samples, path.parent, progress, best=best, begin=begin)
     scores = replace(scores, cold_start=taken)
     write_json(path, {"made_from": made_from, "scores": asdict(scores)})
     return scores
+
+
+def _texts_and_base(config: TrainConfig) -> dict[str, Any]:
+    """What scores depend on besides settings: data and base may have changed under the same names."""
+    benchmark = read_benchmark(config.data, mapping=config.mapping, taxonomy=config.taxonomy)
+    return {"data": benchmark.digest, "base": find_model(config.model).fingerprint, "prompts": PROMPT_VERSION}
 
 
 def _read(row: Mapping[str, Any]) -> Scores:

@@ -67,6 +67,8 @@ def arm_settings(config: TrainConfig, name: str) -> TrainConfig:
     """The settings of a whole training as an arm has them."""
     arm = ARMS[name]
     changed = config.model_dump() | dict(arm.changed)
+    if changed["traces"] != "model":
+        changed["author"] = {}  # writes for others alone
     changed["sft"]["epochs"] = config.sft.epochs * arm.epochs
     changed["grpo"]["trace_tokens"] = max(config.grpo.trace_tokens, arm.trace_tokens)
     return make_train_config(**changed)

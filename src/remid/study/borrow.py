@@ -29,8 +29,7 @@ def borrow(config: TrainConfig, run: Path) -> str | None:
     """
     if run.exists():
         return _borrowed(run)
-    others = [other for other in sorted(run.parent.glob("*")) if (other / "train.json").exists()]
-    for other in others:
+    for other in _others(run):
         theirs = json.loads((other / "train.json").read_text(encoding="utf-8"))
         stages = _cold_start(other)
         if stages and _early(theirs["config"]) == _early(config.model_dump(mode="json")):
@@ -43,11 +42,20 @@ def borrow(config: TrainConfig, run: Path) -> str | None:
                 text = f"the cold start is that of {other.name}, whose settings are the same so far"
                 Journal(made).add({"kind": "note", "stage": "cold start", "text": text, "borrowed": other.name})
             return other.name
-    stores = [store for other in others if _whole(store := other / "store.sqlite")]
-    if config.traces == "model" and stores:
+    borrow_texts(config, run)
+    return None
+
+
+def borrow_texts(config: TrainConfig, run: Path) -> None:
+    """Give a training that has not begun what a model wrote for one beside it. Raises StoreError as `borrow`."""
+    stores = [store for other in _others(run) if _whole(store := other / "store.sqlite")]
+    if config.traces == "model" and stores and not run.exists():
         with replacing(run) as made:  # found by what was asked of whom: another seed or format asks what is not there
             shutil.copyfile(max(stores, key=lambda store: store.stat().st_size), made / "store.sqlite")
-    return None
+
+
+def _others(run: Path) -> list[Path]:
+    return [other for other in sorted(run.parent.glob("*")) if (other / "train.json").exists()]
 
 
 def _early(settings: dict[str, Any]) -> dict[str, Any]:
