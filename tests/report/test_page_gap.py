@@ -7,10 +7,11 @@ import re
 from io import StringIO
 
 from factory import make_details, make_result
+from rich.console import Console
 
 from remid.report import render_page
 from remid.report.gap import gap_view
-from remid.report.tables import console_summary
+from remid.report.tables import console_summary, gap_table
 
 
 def said(page: str) -> str:
@@ -94,7 +95,6 @@ def test_an_older_result_has_no_gap_and_one_without_scores_says_so() -> None:
 
 
 def test_the_terminal_has_it_first() -> None:
-    from rich.console import Console
 
     console = Console(width=150, record=True, file=StringIO())
     console.print(console_summary(make_result()))
@@ -103,3 +103,23 @@ def test_the_terminal_has_it_first() -> None:
     assert "8.1" in text
     assert "(theirs 16.5)" in text
     assert "would fit any input" in text
+
+
+def test_a_policy_that_answered_little_says_so_beside_its_gap() -> None:
+    result = make_result()
+    whole = gap_view(result)
+    assert whole is not None
+    assert {row.counted for row in whole.rows} == {""}
+    for row in result["gap"]:
+        if row["policy"] == "rp-base-8b":
+            row["n_missing"] += row["n"] - 5
+            row["n"] = 5
+    view = gap_view(result)
+    assert view is not None
+    assert [row.counted for row in view.rows if row.counted] == ["n 5"]
+    page = said(render_page(result, make_details(result)))
+    assert f"n 5 of {view.n}" in page
+    assert "], n 5" in page
+    out = StringIO()
+    Console(file=out, width=120).print(gap_table(result))
+    assert "n 5" in out.getvalue()

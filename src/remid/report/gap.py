@@ -40,7 +40,8 @@ class Bar:
 class PolicyRow:
     """One policy on ID data: its numbers as text, its sentence, and its change under each shift.
 
-    earned, repeated, blind: its own, the interval of that, and the references'.
+    earned, repeated, blind: its own, the interval of that, and the references'. counted: its responses that have a gap
+    ("n 5"), where others have more; else "".
     """
 
     policy: str
@@ -48,6 +49,7 @@ class PolicyRow:
     reading: str
     gap: str
     around: str
+    counted: str
     bar: Bar | None
     earned: tuple[str, str, str]
     repeated: tuple[str, str, str]
@@ -86,14 +88,15 @@ def gap_view(result: Row) -> View | None:
     shown = [row for policy, row in on_id.items() if policy != "parrot"] or list(on_id.values())
     most = max(row["ci_high"] or row["value"] or 0 for row in shown)  # a parrot would press all others to nothing
     by_shift = {(row["policy"], row["shift"]): row for row in changes}
+    n = max(row["n"] + row["n_missing"] for row in on_id.values())
     rows = tuple(
-        _row(on_id[policy], kinds[policy], [by_shift.get((policy, shift)) for shift in shifts], most)
+        _row(on_id[policy], kinds[policy], [by_shift.get((policy, shift)) for shift in shifts], most, n)
         for policy in order
     )
     references = [row["earned"]["reference"] for row in on_id.values() if row["earned"]["reference"] is not None]
     return View(
         _headline([on_id[policy] for policy in order if kinds[policy] == "model"]),
-        max(row["n"] + row["n_missing"] for row in on_id.values()),
+        n,
         number(max(references, default=None), 1, False),
         tuple(shift_name(shift) for shift in shifts),
         rows,
@@ -169,7 +172,7 @@ def _share(row: Row) -> str:
     return f"{number(own, 1, False)} nats/response earned, the references {number(theirs, 1, False)}"
 
 
-def _row(row: Row, kind: str, changes: Sequence[Row | None], most: float) -> PolicyRow:
+def _row(row: Row, kind: str, changes: Sequence[Row | None], most: float, n: int) -> PolicyRow:
     bar = None
     if row["value"] is not None and most > 0:
         missing, excess = (100 * max(row[part]["value"], 0) / most for part in ("missing", "excess"))
@@ -183,6 +186,7 @@ def _row(row: Row, kind: str, changes: Sequence[Row | None], most: float) -> Pol
         "n/a" if row["reading"] is None else READINGS[row["reading"]],
         _plain(row),
         "no interval" if half_width(row) is None else _around(row),
+        "" if row["n"] == n else f"n {row['n']}",
         bar,
         _compared(row["earned"], 1),
         _compared(row["repeated"], 2),
@@ -226,7 +230,9 @@ def _subsets(result: Row, policies: Sequence[str]) -> tuple[tuple[str, tuple[Par
 
 def _in_subset(row: Row) -> str:
     reading = row["reading"]
-    return f"{_plain(row)} [{_around(row)}]" + ("" if reading in (None, "like-reference") else f" {READINGS[reading]}")
+    return f"{_plain(row)} [{_around(row)}], n {row['n']}" + (
+        "" if reading in (None, "like-reference") else f" {READINGS[reading]}"
+    )
 
 
 def _closer(row: Row) -> Line:

@@ -227,14 +227,16 @@ def gap_table(result: dict[str, Any]) -> Table | None:
     view = gap_view(result)
     if view is None:
         return None
-    table = Table(title=f"Gap to the reference on ID data, {confidence(result)} intervals, n = {view.n}; 0 is as good")
+    table = Table(
+        title=f"Gap to the reference on ID data, {confidence(result)} intervals, of {view.n} samples; 0 is as good"
+    )
     table.title_justify = "left"
     for name in ("policy", "gap\nnats/token", "earned\nnats/response", "repeated\nnats/token", "in a word"):
         table.add_column(name, overflow="fold", justify="left" if name in ("policy", "in a word") else "right")
     for row in view.rows:
         control = row.kind != "model"
         who = Text(short(visible(row.policy), 32) + (" (control)" if control else ""))
-        gap = Text(f"{row.gap}\n[{row.around}]")
+        gap = Text(f"{row.gap}\n[{row.around}]" + (f"\n{row.counted}" if row.counted else ""))
         told = (Text(f"{own}\n(theirs {theirs})") for own, _, theirs in (row.earned, row.repeated))
         table.add_row(who, gap, *told, Text(row.reading), style="dim" if control else None)
     return table
