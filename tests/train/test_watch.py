@@ -275,7 +275,7 @@ def test_callbacks_write_watch_and_stop(tmp_path: Path, capsys: pytest.CaptureFi
 
     journal = Journal(tmp_path)
     journal.show([{"text": "[red]a trace[/red]\n\x1b[31m", "sample_ID": "1"}])
-    watching = WatchCallback(journal, Progress(), stop=True)
+    watching = WatchCallback(journal, "grpo-q1-1", Progress(), stop=True)
     probed: list[int] = []
 
     def probe() -> dict[str, Any]:
@@ -317,32 +317,59 @@ def test_callbacks_write_watch_and_stop(tmp_path: Path, capsys: pytest.CaptureFi
     assert said.count("WARNING, trivial traces (grpo-q1-1, step") == 1
 
 
-def test_a_run_that_goes_on_says_nothing_twice(tmp_path: Path) -> None:
+def test_a_run_that_goes_on_says_nothing_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """And forgets nothing: neither what its checkpoint knows, nor what a repeated step brings to light again."""
     from remid.train.callbacks import JournalCallback, WatchCallback
+
+    named = 8  # the step at which the traces have shrunk
+    for first in (0, 12, 4):
+        journal = Journal(tmp_path)
+        trainer, watching = Trainer(16), WatchCallback(journal, "grpo-q1-1", Progress())
+        trainer.run([JournalCallback(journal, "grpo-q1-1", Progress()), watching], grpo_logs, first)
+        assert [(w.signature, w.step) for w in watching.warnings] == [("trivial traces", named)]
+        assert not trainer.control.should_training_stop
+        rows = read_journal(tmp_path)
+        assert [row["step"] for row in rows if row["kind"] == "step"] == list(range(1, 17))
+        assert [row["step"] for row in rows if row["kind"] == "warning"] == [named]
+    assert capsys.readouterr().err.count("WARNING") == 1
+
+
+@pytest.mark.parametrize("behind", [0, 4, 8])
+def test_a_collapse_ends_the_stage_though_the_run_was_broken_off(tmp_path: Path, behind: int) -> None:
+    """Broken off between the warning and the stage's end; the checkpoint may lie before the warning."""
+    from remid.train.callbacks import JournalCallback, ProbeCallback, WatchCallback
 
     quiet = Progress(enabled=False)
-    for first in (0, 12):
-        journal = Journal(tmp_path)
-        trainer, watching = Trainer(16), WatchCallback(journal, quiet)
-        trainer.run([JournalCallback(journal, "grpo-q1-1", quiet), watching], grpo_logs, first)
-        assert len(watching.warnings) == (first == 0)
-        assert not trainer.control.should_training_stop
-    assert [row["step"] for row in read_journal(tmp_path) if row["kind"] == "step"] == list(range(1, 17))
+    for first in (0, behind):
+        journal, trainer = Journal(tmp_path), Trainer(30)
+        watching = WatchCallback(journal, "grpo-q1-1", quiet, stop=True)
+        probing = ProbeCallback(journal, "grpo-q1-1", lambda: {"log_q": -2.0}, 4)
+        trainer.run([JournalCallback(journal, "grpo-q1-1", quiet), probing, watching], grpo_logs, first)
+        assert [w.signature for w in watching.warnings] == ["trivial traces"]
+        assert trainer.state.global_step == (8 if first < 8 else 9)
+    assert sum(row["kind"] == "warning" for row in read_journal(tmp_path)) == 1
 
 
-def test_what_a_supervised_stage_ended_with_is_said_by_the_next(tmp_path: Path) -> None:
+def test_what_a_supervised_stage_ended_with_is_said_by_the_next(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     from remid.train.callbacks import JournalCallback, WatchCallback
 
-    quiet, journal = Progress(enabled=False), Journal(tmp_path)
+    journal = Journal(tmp_path)
     journal.add({"kind": "held_out", "stage": "sft-q2", "gap": 0.001, "gap_se": 0.004, "gap_n": 20})
-    for stopping in (True, False):
+    for stopping in (True, True, False):
         again, trainer = Journal(tmp_path), Trainer(3)
-        watching = WatchCallback(again, quiet, stop=stopping)
-        trainer.run([JournalCallback(again, "grpo-q1-1", quiet), watching], grpo_logs)
-        # Said once, also where another process takes over.
-        assert [(w.signature, w.stage) for w in watching.warnings] == [("trace ignored", "sft-q2")] * stopping
+        watching = WatchCallback(again, "grpo-q1-1", Progress(), stop=stopping)
+        trainer.run([JournalCallback(again, "grpo-q1-1", Progress()), watching], grpo_logs)
+        # Said once, and it stops the run also where another process takes over.
+        assert [(w.signature, w.stage) for w in watching.warnings] == [("trace ignored", "sft-q2")]
         assert trainer.state.global_step == (1 if stopping else 3)
     assert sum(row["kind"] == "warning" for row in read_journal(tmp_path)) == 1
+    assert capsys.readouterr().err.count("WARNING") == 1
+    journal.add({"kind": "held_out", "stage": "grpo-q1-1", "gap": 0.2, "gap_se": 0.004, "gap_n": 20})
+    watching, trainer = WatchCallback(journal, "grpo-q2-1", Progress(), stop=True), Trainer(3)
+    trainer.run([watching], grpo_logs)
+    assert watching.warnings == []  # of the stage before alone
 
 
 def test_traces_of_a_prompt_may_become_alike() -> None:
@@ -369,3 +396,20 @@ def test_only_the_first_process_writes(tmp_path: Path) -> None:
     quiet = Progress(enabled=False)
     trainer.run([JournalCallback(journal, "grpo-q1-1", quiet), ProbeCallback(journal, "grpo-q1-1", dict, 1)], grpo_logs)
     assert journal.read() == []
+
+
+def test_one_trace_for_everybody_is_a_trace_that_is_ignored() -> None:
+    """Another sample's trace is then one's own: every difference is 0, and so is their error."""
+    from remid.train.evaluate import _next_known
+
+    assert _next_known(["same", "same", None]) == ["same", "same", "same"]
+    assert _next_known(["a", None, "b"]) == ["b", "b", "a"]
+    assert _next_known(["alone", None]) == [None, "alone"]
+    rows = [r for r in run_records(0) if r["stage"] == "sft-q2"]
+    rows[-1] |= {"gap": 0.0, "gap_se": 0.0}
+    assert [w.signature for w in watch(rows)] == ["trace ignored"]
+    rows = run_records(0)
+    for row in rows:
+        if row["kind"] == "held_out" and row["stage"] == "grpo-q1-1":
+            row |= {"gap": 0.0, "gap_se": 0.0}
+    assert ("trace ignored", "grpo-q1-1") in {(w.signature, w.stage) for w in watch(rows)}

@@ -230,9 +230,8 @@ def _subsets(result: Row, policies: Sequence[str]) -> tuple[tuple[str, tuple[Par
 
 def _in_subset(row: Row) -> str:
     reading = row["reading"]
-    return f"{_plain(row)} [{_around(row)}], n {row['n']}" + (
-        "" if reading in (None, "like-reference") else f" {READINGS[reading]}"
-    )
+    word = "" if reading in (None, "like-reference") else f" {READINGS[reading]}"
+    return f"{_plain(row)} [{_around(row)}], n {row['n']}{word}"
 
 
 def _closer(row: Row) -> Line:

@@ -6,7 +6,8 @@ They need transformers, so they stand apart from journal.py and watch.py, which 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from transformers import TrainerCallback
@@ -103,40 +104,58 @@ class ProbeCallback(TrainerCallback):  # type: ignore[misc]
 class WatchCallback(TrainerCallback):  # type: ignore[misc]
     """Says a signature of collapse when it is met, once a stage; stop: also ends the stage.
 
-    warnings: those of this stage, and of the end of the one before, which nothing listens to. Place it behind
-    JournalCallback, whose records it reads.
+    warnings: those of this stage, and of the end of the one before, which nothing listens to. A run that goes on has
+    them too, as far as its checkpoint reaches. Place it behind JournalCallback, whose records it reads.
     """
 
-    def __init__(self, journal: Journal, progress: Progress, *, stop: bool = False) -> None:
-        self._journal, self._progress, self._stop = journal, progress, stop
+    def __init__(self, journal: Journal, stage: str, progress: Progress, *, stop: bool = False) -> None:
+        self._journal, self._stage, self._progress, self._stop = journal, stage, progress, stop
         self._watcher = Watcher()
         self._next = len(journal.added)
         self.warnings: list[CollapseWarning] = []
-        records = journal.read()
-        said = {(row["signature"], row["stage"]) for row in records if row["kind"] == "warning"}
-        met = [found for record in records for found in self._watcher.add(record)]
-        # What was met at a step was said then, by this process or an earlier one.
-        self._at_an_end = [found for found in met if found.step is None and (found.signature, found.stage) not in said]
+        # Read now: once steps are taken again, the journal no longer tells what was said behind the checkpoint.
+        self._said = {(row["signature"], row["stage"]) for row in journal.read() if row["kind"] == "warning"}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **more: Any) -> None:
-        if state.is_world_process_zero:
-            self._warn(self._at_an_end)
+        if not state.is_world_process_zero:
+            return
+        rows, step = self._journal.read(), int(state.global_step)
+        self._next = len(self._journal.added)
+        earlier = [row for row in rows if row.get("stage") != self._stage]
+        ended = [row["stage"] for row in earlier if row["kind"] == "held_out" and row.get("step") is None]
+        mine = [row for row in rows if row.get("stage") == self._stage and 0 <= _step(row) <= step]
+        found = [warning for row in (*earlier, *mine) for warning in self._watcher.add(row)]
+        for warning in found:
+            if warning.stage == self._stage:
+                self._warn(warning, known=True, now=step)
+            elif warning.step is None and warning.stage == ended[-1]:
+                self._warn(warning, known=True)
+        self._end(control)
 
     def on_log(self, args: Any, state: Any, control: Any, **more: Any) -> None:
         new, self._next = self._journal.added[self._next :], len(self._journal.added)
-        self._warn([found for record in new for found in self._watcher.add(record)])
+        for warning in [found for record in new for found in self._watcher.add(record)]:
+            self._warn(warning)
+        self._end(control)
+
+    def _end(self, control: Any) -> None:
         if self._stop and self.warnings:
             control.should_training_stop = True
 
-    def _warn(self, found: Sequence[CollapseWarning]) -> None:
-        for warning in found:
-            self.warnings.append(warning)
-            self._journal.add(warning.record())
-            when = "at its end" if warning.step is None else f"step {warning.step}"
-            self._progress.say(
-                f"WARNING, {warning.signature} ({warning.stage}, {when}): {warning.seen}.\n"
-                f"  {warning.meaning}\n  {warning.advice}"
-            )
+    def _warn(self, warning: CollapseWarning, *, known: bool = False, now: int | None = None) -> None:
+        """known: met in records of before, so the journal has it if it was said. now: the step to write it down at,
+        since a record of an earlier one would make the journal drop the steps between."""
+        self.warnings.append(warning)
+        said = (warning.signature, warning.stage) in self._said
+        if not (said and known):
+            self._journal.add(warning.record() if now is None else replace(warning, step=now).record())
+        if said:
+            return
+        when = "at its end" if warning.step is None else f"step {warning.step}"
+        self._progress.say(
+            f"WARNING, {warning.signature} ({warning.stage}, {when}): {warning.seen}.\n"
+            f"  {warning.meaning}\n  {warning.advice}"
+        )
 
 
 def step_record(stage: str, step: int, steps: int, logs: Mapping[str, Any]) -> dict[str, Any]:
@@ -162,6 +181,12 @@ def step_record(stage: str, step: int, steps: int, logs: Mapping[str, Any]) -> d
             learning[f"{tail}_seconds"] = value
     record = {"kind": "step", "stage": stage, "step": step, "steps": steps}
     return {**record, "signals": signals, "rewards": rewards, "learning": learning}
+
+
+def _step(row: Mapping[str, Any]) -> int:
+    """The step of a record, -1 where it has none."""
+    step = row.get("step")
+    return -1 if step is None else int(step)
 
 
 def duration(seconds: float) -> str:

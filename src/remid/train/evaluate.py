@@ -155,11 +155,13 @@ def prompt_ids(messages: Sequence[Message], renderer: ChatRenderer) -> tuple[int
 
 
 def _next_known(features: Sequence[str | None]) -> list[str | None]:
-    """For each place the next known features of another place, going round; None where there are no other."""
+    """For each place the next known features of another place, going round; None where there are no other.
+
+    They may be the same: who writes one trace for everybody has a gap of 0, and not none.
+    """
     n = len(features)
     return [
-        next((features[(i + k) % n] for k in range(1, n) if features[(i + k) % n] not in (None, features[i])), None)
-        for i in range(n)
+        next((features[(i + k) % n] for k in range(1, n) if features[(i + k) % n] is not None), None) for i in range(n)
     ]
 
 

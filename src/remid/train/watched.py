@@ -27,7 +27,7 @@ def watchers(run: TrainRun) -> list[Any]:
     heard: list[Any] = [JournalCallback(run.journal, run.stage, run.progress)]
     if run.stage.startswith("grpo"):
         heard.append(ProbeCallback(run.journal, run.stage, lambda: probe(run), _EVERY))
-        heard.append(WatchCallback(run.journal, run.progress, stop=run.config.stop_on_collapse))
+        heard.append(WatchCallback(run.journal, run.stage, run.progress, stop=run.config.stop_on_collapse))
         run.watch = heard[-1]
     return heard
 
