@@ -12,9 +12,12 @@ import pytest
 from pipeline_tiny import Told, write
 
 from remid.data import read_benchmark
+from remid.engine.server_settings import ServerSettings
+from remid.engine.work import Written
 from remid.errors import ConfigError, DataError
 from remid.lm.chat import ChatRenderer
 from remid.lm.models import LoadedModel
+from remid.pipeline.engines import EngineConfig, Engines
 from remid.pipeline.respond import RespondConfig, respond
 from remid.types import Sample
 
@@ -216,3 +219,39 @@ def test_what_does_not_fit_stays_unanswered_and_is_said(
     monkeypatch.setattr("remid.lm.models.load_model", lambda source, **options: short)
     assert respond(samples, tmp_path / "some.jsonl", CONFIG, told) == 2
     assert any("1 samples stay unanswered" in line and "room for" in line for line in told.lines)
+
+
+def test_an_answer_to_a_text_that_changed_since_is_not_taken_for_one_to_the_new(
+    tmp_path: Path, samples: list[Sample], prompts: list[list[int]]
+) -> None:
+    out = tmp_path / "r.jsonl"
+    respond(samples, out, CONFIG, Told())
+    before, asked = out.read_bytes(), len(prompts)
+    edited = [replace(samples[0], character="A bishop."), *samples[1:]]
+    with pytest.raises(ConfigError, match=rf"sample {samples[0].sample_id} as it was before its text changed \(line "):
+        respond(edited, out, CONFIG, Told())
+    assert (out.read_bytes(), len(prompts)) == (before, asked)
+    # Files from before prompts were kept count as they did.
+    older = [{name: value for name, value in line.items() if name != "prompt"} for line in lines(out)]
+    out.write_text("".join(json.dumps(line) + "\n" for line in older))
+    assert respond(edited, out, CONFIG, Told()) == 0
+
+
+def test_what_a_server_is_not_sent_is_not_said_to_have_been(
+    tmp_path: Path, samples: list[Sample], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Writer:
+        name = "m"
+
+        def write(self, chats: Sequence[Any]) -> Any:
+            yield [Written(k, "Aye.", True) for k in range(len(chats))]
+
+    monkeypatch.setattr(Engines, "writing", lambda *_: Writer())
+    server = ServerSettings(base_url="http://127.0.0.1:9/v1", model="m")
+    out = tmp_path / "r.jsonl"
+    plain, without = (EngineConfig(server=replace(server, omit=omit)) for omit in ((), ("temperature",)))
+    respond(samples[:1], out, CONFIG, Told(), without)
+    assert [(line["temperature"], line["seed"]) for line in lines(out)] == [(None, 0)]
+    with pytest.raises(ConfigError, match="made with another temperature"):
+        respond(samples, out, CONFIG, Told(), plain)
+    assert respond(samples, out, CONFIG, Told(), without) == len(samples) - 1

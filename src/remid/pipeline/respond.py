@@ -19,6 +19,7 @@ from remid.pipeline.batch_file import BatchFile
 from remid.pipeline.engines import EngineConfig, Engines, ModelChoice
 from remid.pipeline.progress import Progress
 from remid.pipeline.prompts import role_play_messages
+from remid.pipeline.score import prompt_key
 from remid.types import Sample
 
 #: Parts of the input that a policy can be made blind to.
@@ -79,13 +80,17 @@ def respond(
             "repetition_penalty": config.repetition_penalty,
             "seed": config.seed,
         }
+        omitted = engine.server.omit if engine is not None and engine.server is not None else ()
+        # What is not sent is the server's to choose, and we do not know it.
+        settings |= {name: None for name in settings if name in omitted}
+        asked = {s.sample_id: tuple(role_play_messages(s, without=config.without)) for s in samples}
         with BatchFile(out) as file:
-            done = _already_in(out, config.policy, settings)
+            done = _already_in(out, config.policy, settings, {name: prompt_key(said) for name, said in asked.items()})
             todo = [sample for sample in samples if sample.sample_id not in done]
             if not todo:
                 progress.say(f"{out}: {config.policy} has answered every sample")
                 return 0
-            chats = [Chat(tuple(role_play_messages(sample, without=config.without))) for sample in todo]
+            chats = [Chat(asked[sample.sample_id]) for sample in todo]
             writer = engines.writing(decoding, chats)
             progress.say(f"responding: {writer.name}")
             return _write(writer, chats, todo, file, {"policy": config.policy, "settings": settings}, progress)
@@ -115,6 +120,7 @@ def _write(
                     "sample_ID": sample_id,
                     "response": written.text,
                     "finished": written.finished,
+                    "prompt": prompt_key(chats[written.chat].messages),
                     **about["settings"],
                 }
                 lines.append(json.dumps(record, ensure_ascii=False) + "\n")
@@ -126,8 +132,11 @@ def _write(
     return count
 
 
-def _already_in(out: Path, policy: str, settings: dict[str, Any]) -> set[str]:
-    """Sample ids that the policy has answered in the file, after an unfinished last line of ours is cut off."""
+def _already_in(out: Path, policy: str, settings: dict[str, Any], prompts: dict[str, str]) -> set[str]:
+    """Sample ids that the policy has answered in the file, after an unfinished last line of ours is cut off.
+
+    prompts: keys of what is asked now, by sample. Raises ConfigError where the file has answers to something else.
+    """
     if not out.exists():
         return set()
     try:
@@ -143,10 +152,16 @@ def _already_in(out: Path, policy: str, settings: dict[str, Any]) -> set[str]:
             raise DataError([_foreign(out, number)])
         if record["policy"] != policy:
             continue
-        done.add(str(record["sample_ID"]))
+        name = str(record["sample_ID"])
+        done.add(name)
         if changed := [name for name, value in settings.items() if record.get(name, value) != value]:
             raise ConfigError(
                 f"policy: {out} holds answers of {policy} made with another {', '.join(changed)} "
+                f"(line {number}); choose another name or file"
+            )
+        if record.get("prompt", prompts.get(name)) != prompts.get(name) and name in prompts:
+            raise ConfigError(
+                f"policy: {out} holds an answer of {policy} to sample {shown(name)} as it was before its text changed "
                 f"(line {number}); choose another name or file"
             )
     # Only what our own writing can have left is mended: another program's file may have no line break at its end.
