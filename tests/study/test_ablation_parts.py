@@ -61,6 +61,8 @@ def test_a_borrowed_cold_start_is_the_one_that_would_have_been_made(
         assert borrow(other, runs / "other") is None
     assert not (runs / "other").exists()
     assert borrow(config, runs / f"{second}-0") == f"{first}-0"
+    ends = [row["stage"] for row in read_journal(runs / f"{second}-0") if row["kind"] == "held_out"]
+    assert ends == ["sft-q1", "sft-q2"]
     borrowed = train_corl(config, runs / f"{second}-0", QUIET)
     assert borrow(config, runs / f"{second}-0") == f"{first}-0"  # as it is told when the study goes on
     trained = {row["stage"] for row in read_journal(runs / f"{second}-0") if row["kind"] == "stage"}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,10 @@ def borrow(config: TrainConfig, run: Path) -> str | None:
                     shutil.copyfile(other / "traces.json", made / "traces.json")
                 write_json(made / "train.json", theirs | {"config": config.model_dump(mode="json")})
                 text = f"the cold start is that of {other.name}, whose settings are the same so far"
-                Journal(made).add({"kind": "note", "stage": "cold start", "text": text, "borrowed": other.name})
+                journal = Journal(made)
+                journal.add({"kind": "note", "stage": "cold start", "text": text, "borrowed": other.name})
+                for row in _ends(other, [stage.name for stage in stages]):
+                    journal.add(row)  # what its stages ended with is watched by the next
             return other.name
     borrow_texts(config, run)
     return None
@@ -67,6 +71,12 @@ def _cold_start(run: Path) -> list[Path]:
     found = [folder for role in ("q1", "q2") for folder in run.glob(f"stages/*-sft-{role}")]
     finished = all((folder / "held_out.json").exists() for folder in found)
     return found if finished and any(folder.name.endswith("q2") for folder in found) else []
+
+
+def _ends(run: Path, stages: Sequence[str]) -> list[dict[str, Any]]:
+    """What held-out samples said at the end of these stages."""
+    ends = [row for row in read_journal(run) if row["kind"] == "held_out" and "step" not in row]
+    return [row for row in ends if any(name.endswith(f"-{row['stage']}") for name in stages)]
 
 
 def _whole(store: Path) -> bool:
