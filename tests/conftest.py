@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from dataclasses import replace
 
@@ -15,6 +16,10 @@ from remid.lm.models import LoadedModel, find_model, load_model
 share_processors()  # before any test imports torch: test machines are shared more than any other
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # the other processors have workers of their own
+
+# Imported before a test puts something in the place of what they take from other modules: they would keep it for good.
+for module in ("pipeline.inspect", "study.reference_scores", "train.evaluate", "train.run"):
+    importlib.import_module(f"remid.{module}")
 
 # The same examples in every run, and none that fails because the machine was busy.
 settings.register_profile("remid", deadline=None, derandomize=True, database=None)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent / "pipeline"))
 
-from pipeline_tiny import SETTINGS, Tiny, reused, tiny_run
+from pipeline_tiny import SETTINGS, Tiny, reuse, tiny_run
 
 import remid
 from remid.errors import ConfigError, DataError, RemidError
@@ -22,10 +21,10 @@ from remid.pipeline.config import RunConfig, make_config
 
 
 @pytest.fixture
-def tiny(tmp_path_factory: pytest.TempPathFactory, shallow: LoadedModel) -> Iterator[Tiny]:
+def tiny(tmp_path_factory: pytest.TempPathFactory, shallow: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> Tiny:
     """The session's run on the tiny benchmark; within the test, models are loaded already."""
-    with reused(shallow):
-        yield tiny_run(tmp_path_factory, shallow)
+    reuse(shallow, monkeypatch)
+    return tiny_run(tmp_path_factory, shallow)
 
 
 def test_the_same_call_gives_the_same_run(tiny: Tiny, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import inspect
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parent / "data"))
 sys.path.insert(0, str(Path(__file__).parent / "pipeline"))
 
 import malformed
-from pipeline_tiny import Tiny, benchmark, reused, tiny_run, write
+from pipeline_tiny import Tiny, benchmark, reuse, tiny_run, write
 
 from remid import cli
 from remid.cli import data, measure, plan, study, verify
@@ -77,10 +77,10 @@ def remid(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
 
 
 @pytest.fixture
-def tiny(tmp_path_factory: pytest.TempPathFactory, shallow: LoadedModel) -> Iterator[Tiny]:
+def tiny(tmp_path_factory: pytest.TempPathFactory, shallow: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> Tiny:
     """The session's run on the tiny benchmark; within the test, models are loaded already."""
-    with reused(shallow):
-        yield tiny_run(tmp_path_factory, shallow)
+    reuse(shallow, monkeypatch)
+    return tiny_run(tmp_path_factory, shallow)
 
 
 @pytest.fixture

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from pipeline_tiny import Tiny, reused, tiny_run
+from pipeline_tiny import Tiny, reuse, tiny_run
 
 from remid.lm.models import LoadedModel
 
@@ -22,7 +21,6 @@ def tiny(tmp_path_factory: pytest.TempPathFactory, shallow: LoadedModel) -> Tiny
 
 
 @pytest.fixture
-def models(shallow: LoadedModel) -> Iterator[None]:
+def models(shallow: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     """Loading the tests' model and the embedder costs nothing in this test."""
-    with reused(shallow):
-        yield
+    reuse(shallow, monkeypatch)

@@ -91,10 +91,16 @@ def write(path: Path, content: dict[str, list[dict[str, Any]]] | None = None) ->
 def reused(model: LoadedModel) -> Iterator[None]:
     """Within it, whoever loads the embedded model gets this one; the embedder is loaded once for all."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("lm.models", "pipeline.inspect"):
-            patch.setattr(f"remid.{module}.load_model", lambda source, **options: model)
-        patch.setattr("remid.lm.embed.Embedder", lambda source: _embedder())
+        reuse(model, patch)
         yield
+
+
+def reuse(model: LoadedModel, patch: pytest.MonkeyPatch) -> None:
+    """The same until `patch` is undone. A test's fixtures share its own: undone in another order than they were made,
+    two of them leave what one put there to every test behind."""
+    for module in ("lm.models", "pipeline.inspect"):
+        patch.setattr(f"remid.{module}.load_model", lambda source, **options: model)
+    patch.setattr("remid.lm.embed.Embedder", lambda source: _embedder())
 
 
 _kept: dict[str, Any] = {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "pipeline"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "report"))
 
-from pipeline_tiny import Tiny, reused, tiny_run
+from pipeline_tiny import Tiny, reuse, tiny_run
 
 from remid.lm.models import LoadedModel
 
@@ -23,7 +22,6 @@ def tiny(tmp_path_factory: pytest.TempPathFactory, shallow: LoadedModel) -> Tiny
 
 
 @pytest.fixture
-def models(shallow: LoadedModel) -> Iterator[None]:
+def models(shallow: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     """Loading the tests' model and the embedder costs nothing in this test."""
-    with reused(shallow):
-        yield
+    reuse(shallow, monkeypatch)
