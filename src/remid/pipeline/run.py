@@ -15,7 +15,7 @@ from remid.errors import DataError, Problem
 from remid.lm.embed import find_embedder
 from remid.pipeline.components import component_units
 from remid.pipeline.config import RunConfig
-from remid.pipeline.engines import EngineConfig, Engines, run_engines
+from remid.pipeline.engines import EngineConfig, Engines, run_engines, with_server
 from remid.pipeline.measure import SubsetScores
 from remid.pipeline.plan import Plan, make_plan
 from remid.pipeline.progress import Progress
@@ -105,11 +105,8 @@ def _replayed(folder: Path) -> Iterator[tuple[Plan, Store, Engines]]:
 
 def _silent(config: RunConfig) -> EngineConfig:
     """Of a run whose server is not asked anything any more, and so needs no key."""
-    from remid.engine.server_settings import ServerSettings
-
-    if config.score_server is None:
-        return EngineConfig()
-    return EngineConfig(server=ServerSettings(base_url=config.score_server, model=config.model, api_key_env=""))
+    engine = with_server(None, config.score_server, config.model)
+    return engine if engine.server is None else replace(engine, server=replace(engine.server, api_key_env=""))
 
 
 def score_plan(plan: Plan, store: Store, engines: Engines, progress: Progress, *, replay: bool = False) -> Plan:

@@ -25,8 +25,6 @@ from remid.types import PairDesign, PairScores
 
 #: Positions kept free for responses, so that a prompt's fate does not depend on who answers it.
 RESERVED_TOKENS = 2048
-
-
 #: Of a prompt's key; its words are in the key themselves.
 _KEY_FORM = 1
 

@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 
 from remid.report.sentence import Line, Name, Part, shift_name
-from remid.report.text import Row, decimals, half_width, interval, number
+from remid.report.text import Row, decimals, half_width, interval, level_of, number
 
 #: Names of the estimators as shown, and what is known of each in expectation (docs/theory.md), in the order shown.
 ESTIMATORS = {
@@ -111,8 +111,7 @@ def disagreement_line(result: Row) -> Line | None:
 
 def by_chance_in(result: Row) -> float:
     """Share of comparisons whose interval lies on one side of 0 by chance, where the truth is 0."""
-    level: float = result["manifest"]["config"].get("confidence", 0.95)
-    return round((1 - level) / 2, 9)  # 0.025, not a hair above it
+    return round((1 - level_of(result)) / 2, 9)  # 0.025, not a hair above it
 
 
 def _count(result: Row, name: str) -> tuple[str, str, int, int, int, int]:

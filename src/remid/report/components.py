@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from remid.report.sentence import Line, Name, Part, Stat, shift_name
 from remid.report.surface import percent_of
-from remid.report.text import Row, estimate, interval, p_text, percent
+from remid.report.text import Row, estimate, interval, level_of, p_text, percent
 from remid.report.verdict import confidence
 
 PARTS = ("user", "character", "dialogue")
@@ -59,10 +59,8 @@ def components_view(result: Row) -> View | None:
     if not rows:
         return None
     shifts = sorted(dict.fromkeys(row["shift"] for row in rows), key=lambda shift: shift != "id")
-    config = result["manifest"]["config"]
-    level = config.get("confidence", 0.95)
-    chance = percent(round(1 - level, 6)) if isinstance(level, (int, float)) else "5%"
-    partners = config.get("component_partners", 1)
+    chance = percent(round(1 - level_of(result), 6))
+    partners = result["manifest"]["config"].get("component_partners", 1)
     return View(tuple(_table(result, rows, shift) for shift in shifts), partners, chance)
 
 

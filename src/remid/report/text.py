@@ -80,6 +80,12 @@ def p_text(value: float | None, name: str = "p") -> str:
     return f"{name} = {value:.2g}" if value < 0.1 else f"{name} = {value:.2f}"
 
 
+def level_of(result: Row) -> float:
+    """The level of the result's intervals, 0.95 unless the configuration says otherwise."""
+    level = result["manifest"]["config"].get("confidence", 0.95)
+    return float(level) if isinstance(level, (int, float)) else 0.95
+
+
 def percent(level: float) -> str:
     """0.95 as "95%"."""
     return f"{100 * level:.3g}%"

@@ -11,7 +11,19 @@ from dataclasses import dataclass
 
 from remid.report.agreement import disagreement_line
 from remid.report.sentence import Line, Name, Part, Stat, Tone, shift_name
-from remid.report.text import MAIN_UNIT, UNITS, Row, decimals, estimate, half_width, interval, number, p_text, percent
+from remid.report.text import (
+    MAIN_UNIT,
+    UNITS,
+    Row,
+    decimals,
+    estimate,
+    half_width,
+    interval,
+    level_of,
+    number,
+    p_text,
+    percent,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +57,7 @@ def make_verdict(result: Row) -> Verdict:
 
 def confidence(result: Row) -> str:
     """The level of the intervals, "95%" unless the configuration says otherwise."""
-    level = result["manifest"]["config"].get("confidence", 0.95)
-    return percent(float(level)) if isinstance(level, (int, float)) else "95%"
+    return percent(level_of(result))
 
 
 def id_row(result: Row, policy: str, unit: str = MAIN_UNIT) -> Row | None:
