@@ -10,7 +10,7 @@ take turns on the same samples in one process, in an order that swaps.
 | rewards | adapter of the same base, shared prompts | a second model, pair by pair, logits everywhere |
 | learning | packed behind one copy of the prompt | TRL's own, each completion with its prompt |
 | roll-out | train/rollout.py | transformers' generate, batches in the data's order |
-| SFT | train/sft.py | TRL's SFTTrainer as it comes |
+| SFT | logits of completions alone | TRL's SFTTrainer as it comes: of every position |
 
 `release` has our linear layers (lm/cpu.py), so that the layout alone differs; `stock` is the same with PyTorch's own,
 as it would come. An untrained q1 writes no trace that parses; what it writes is taken for the features, so that each

@@ -18,7 +18,7 @@ from remid.train.config import TrainConfig
 from remid.train.journal import JOURNAL, Journal, read_journal
 
 #: Settings that nothing depends on before the first round of CoRL.
-_LATER = ("rounds", "patience")
+_LATER = ("rounds", "patience", "sft_again")
 
 
 def borrow(config: TrainConfig, run: Path) -> str | None:

@@ -105,6 +105,8 @@ class TrainConfig(_Settings):
     that the first traces keep. drop_leaks: leave out training samples that are test samples too, instead of refusing
     to begin. limit: at most so many training samples. holdout: share of them that is never trained on and by which
     stages are compared. max_tokens: of a prompt and its completion together; what is longer is left out and counted.
+    sft: of the cold start; sft_again: of q2 on the new traces of a round (None: as the cold start). It has seen these
+    references before, so a few hundred samples want fewer epochs and a lower rate here (docs/training.md).
     rounds: of CoRL at most; patience: rounds without a better held-out likelihood before it stops.
     reasoning: False trains q2 alone, without traces. adapter_dtype: of the weights in the estimator; stages keep
     float32, since they are trained on. author: of traces from a model.
@@ -129,6 +131,7 @@ class TrainConfig(_Settings):
     author: AuthorSettings = AuthorSettings()
     lora: LoraSettings = LoraSettings()
     sft: SftSettings = SftSettings()
+    sft_again: SftSettings | None = None
     grpo: GrpoSettings = GrpoSettings()
     rounds: int = Field(default=1, ge=0)
     patience: int = Field(default=1, ge=1)

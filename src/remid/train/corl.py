@@ -27,7 +27,7 @@ from remid.train.config import TrainConfig
 from remid.train.evaluate import evaluate, paired_difference
 from remid.train.processes import is_first, wait_for
 from remid.train.run import TrainRun, open_run
-from remid.train.stages import cold_start, improve_responses, improve_traces
+from remid.train.stages import improve_responses, improve_traces, supervised
 
 Traces = Mapping[str, str]
 
@@ -51,8 +51,8 @@ def train_corl(
     history = _History(run)
     traces = _first_traces(run) if config.reasoning else {}
     if config.reasoning:
-        history.stage("sft-q1", "q1", lambda folder, seed: cold_start(run, "q1", traces, folder, seed))
-    history.stage("sft-q2", "q2", lambda folder, seed: cold_start(run, "q2", traces, folder, seed))
+        history.stage("sft-q1", "q1", lambda folder, seed: supervised(run, "q1", traces, config.sft, folder, seed))
+    history.stage("sft-q2", "q2", lambda folder, seed: supervised(run, "q2", traces, config.sft, folder, seed))
     without_gain = 0
     for number in range(1, config.rounds + 1):
         before = history.best
@@ -75,7 +75,8 @@ def _round(run: TrainRun, history: _History, number: int, before: Traces) -> Tra
     if history.collapsed:
         return before
     traces = _roll_out(run, number, before)
-    history.stage(f"sft-q2-{number}", "q2", lambda folder, seed: cold_start(run, "q2", traces, folder, seed))
+    again = run.config.sft_again or run.config.sft
+    history.stage(f"sft-q2-{number}", "q2", lambda folder, seed: supervised(run, "q2", traces, again, folder, seed))
 
     def responses(folder: Path, seed: int) -> None:
         frozen_copy(run.model, "q2", "ref")

@@ -6,12 +6,59 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+from transformers.trainer_callback import PrinterCallback
+from trl import SFTConfig, SFTTrainer
+
 from remid.errors import ConfigError
+from remid.lm.adapters import activate
 from remid.train.arguments import common_arguments
 from remid.train.config import SftSettings
 from remid.train.examples import Example
+from remid.train.resume import last_checkpoint
+from remid.train.shared import read_logits
 
 _IGNORED = -100  # the label that transformers leaves out of the loss
+
+
+class CompletionTrainer(SFTTrainer):  # type: ignore[misc]  # trl is untyped
+    """SFTTrainer that on a CPU makes logits for completions alone.
+
+    There TRL's own makes them for every position, forwards and again backwards, and then drops the prompts': with a
+    small model, a large vocabulary and long prompts some third of a step (docs/log.md). The loss is the same.
+    """
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Mean negative log-probability of the completions' tokens, nats, of this micro-batch's share of a batch."""
+        if return_outputs or inputs["labels"].device.type != "cpu":
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        labels_BL = inputs["labels"][:, 1:]
+        kept = (labels_BL != _IGNORED).any(dim=0).nonzero()[:, 0]
+        seen = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+        logits_BKV = model(**seen, use_cache=False, logits_to_keep=kept).logits
+        learnt_BK = labels_BL[:, kept] != _IGNORED
+        logits_RV, targets_R = logits_BKV[learnt_BK], labels_BL[:, kept][learnt_BK]
+        logp_R, entropy_R = read_logits(logits_RV, targets_R)
+        self._tell(logits_RV, targets_R, entropy_R, int(seen["attention_mask"].sum()))
+        loss = -logp_R.sum() / (len(targets_R) if num_items_in_batch is None else num_items_in_batch)
+        if num_items_in_batch is not None and self.args.average_tokens_across_devices:
+            loss = loss * self.accelerator.num_processes  # counted over all of them, and averaged over them again
+        return loss
+
+    def _tell(self, logits_RV: Any, targets_R: Any, entropy_R: Any, tokens: int) -> None:
+        """What SFTTrainer logs beside the loss, of all processes."""
+        right = (logits_RV.detach().argmax(dim=-1) == targets_R).sum()
+        mine = torch.stack(
+            [entropy_R.sum(), right.float(), torch.tensor(float(len(targets_R))), torch.tensor(float(tokens))]
+        )
+        entropy, correct, n, seen = self.accelerator.gather_for_metrics(mine[None]).sum(dim=0).tolist()
+        metrics = self._metrics["train"]
+        metrics["entropy"].append(entropy / n)
+        metrics["mean_token_accuracy"].append(correct / n)
+        self._total_train_tokens += int(seen)
+        metrics["num_tokens"] = [self._total_train_tokens]
 
 
 def run_sft(
@@ -30,11 +77,6 @@ def run_sft(
     The loss is the mean over completion tokens of a batch, end of turn included. Raises ConfigError without examples.
     """
     from datasets import Dataset
-    from transformers.trainer_callback import PrinterCallback
-    from trl import SFTConfig, SFTTrainer
-
-    from remid.lm.adapters import activate
-    from remid.train.resume import last_checkpoint
 
     if not examples:
         raise ConfigError(
@@ -62,7 +104,7 @@ def run_sft(
         train_sampling_strategy="group_by_length",
         save_steps=50,
     )
-    trainer = SFTTrainer(
+    trainer = CompletionTrainer(
         model=model,
         args=config,
         train_dataset=Dataset.from_list(rows),

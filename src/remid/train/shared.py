@@ -66,13 +66,13 @@ def _alone(model: Any, prompt: Ids, completion: Ids, temperature: float) -> tupl
     device = next(model.parameters()).device
     ids = torch.tensor([[*prompt, *completion[:-1]]], device=device)
     out = model(input_ids=ids, use_cache=False, logits_to_keep=len(completion))
-    return _read(out.logits[0], completion, temperature)
+    return read_logits(out.logits[0], torch.tensor(completion, device=device), temperature)
 
 
-def _read(logits_RV: Tensor, targets: Ids, temperature: float) -> tuple[Tensor, Tensor]:
-    """Log-probabilities (R,) of the targets, and entropies (R,)."""
+def read_logits(logits_RV: Tensor, targets_R: Tensor, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
+    """Log-probabilities (R,) of the targets, with gradient, and entropies (R,) in nats, without."""
     logp_RV = torch.log_softmax(logits_RV.float() / temperature, dim=-1)
-    logp_R = logp_RV.gather(1, torch.tensor(targets, device=logits_RV.device)[:, None])[:, 0]
+    logp_R = logp_RV.gather(1, targets_R[:, None])[:, 0]
     with torch.no_grad():
         entropy_R = -(logp_RV.exp() * logp_RV).sum(dim=-1)
     return logp_R, entropy_R
@@ -104,5 +104,6 @@ def _group(
         use_cache=False,
         logits_to_keep=torch.tensor(rows, device=device),
     )
-    logp_R, entropy_R = _read(out.logits[0], [token for c in completions for token in c], temperature)
+    targets_R = torch.tensor([token for c in completions for token in c], device=device)
+    logp_R, entropy_R = read_logits(out.logits[0], targets_R, temperature)
     return list(zip(torch.split(logp_R, bounds), torch.split(entropy_R, bounds), strict=True))

@@ -15,6 +15,7 @@ from remid.lm.chat import Message
 from remid.pipeline.prompts import role_play_messages
 from remid.pipeline.reason import trace_messages
 from remid.pipeline.traces import parse_trace, trimmed
+from remid.train.config import SftSettings
 from remid.train.evaluate import prompt_ids, reference_pair
 from remid.train.examples import Example, q1_example, q2_example
 from remid.train.grpo import run_grpo
@@ -25,10 +26,11 @@ from remid.train.sft import run_sft
 from remid.types import Sample
 
 
-def cold_start(run: TrainRun, adapter: str, traces: Mapping[str, str], out: Path, seed: int) -> None:
+def supervised(
+    run: TrainRun, adapter: str, traces: Mapping[str, str], settings: SftSettings, out: Path, seed: int
+) -> None:
     """SFT of q1 (input -> trace) or q2 (input and core features -> response) on traces."""
     examples = supervised_examples(run, traces, (adapter,))
-    settings = run.config.sft
     run_sft(run.model, adapter, examples, run.loaded.tokenizer, settings, out, seed=seed, callbacks=run.callbacks())
 
 
