@@ -20,7 +20,7 @@ import remid
 from remid.data import read_benchmark
 from remid.engine.cluster_ray import RayCluster
 from remid.engine.server_settings import ServerSettings
-from remid.errors import ConfigError, EngineError
+from remid.errors import ConfigError, EngineError, StoreError
 from remid.lm.builtin import cache_dir
 from remid.lm.generate import Decoding
 from remid.lm.models import LoadedModel
@@ -57,6 +57,18 @@ def test_a_run_scored_by_a_server_has_the_numbers_of_a_run_here(
     again = remid.evaluate(tiny.data, out=tmp_path / "there", progress=False, engine=engine, **settings)
     assert again.result == there.result
     assert len(server.keys) == asked  # a finished run asks nobody
+
+
+def test_a_server_that_came_back_with_another_limit_is_refused(
+    tmp_path: Path, tiny: Tiny, server: OpenAIServer, models: None
+) -> None:
+    settings = SETTINGS | {"model": "smollm2", "score_server": server.url, "tokenizer": "builtin"}
+    remid.evaluate(tiny.data, out=tmp_path / "run", progress=False, **settings | {"limit": 2})
+    server.behaviour.context = 3000
+    with pytest.raises(StoreError, match="takes 2999 tokens now, and took 4095"):
+        remid.evaluate(tiny.data, out=tmp_path / "run", progress=False, **settings | {"limit": 3})
+    server.behaviour.context = 4096
+    remid.evaluate(tiny.data, out=tmp_path / "run", progress=False, **settings | {"limit": 3})
 
 
 def test_a_policy_can_answer_through_a_server(tmp_path: Path, server: OpenAIServer) -> None:

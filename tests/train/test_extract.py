@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from remid.data import mini_benchmark_paths, read_benchmark
-from remid.data.text import WORD
+from remid.data.text import word_pattern
 from remid.pipeline.traces import compact_from_full, parse_trace
 from remid.train.extract import Rarity, extract, extract_blind, quotes_reference, rarity, take_up
 from remid.train.style import size_of, traits, typical
@@ -100,10 +100,10 @@ def slow_leaks(trace: str, one: Sample, n: int) -> bool:
     """A twin of quotes_reference for words alone, written without its strings and folds."""
 
     def grams(text: str) -> set[tuple[str, ...]]:
-        words = [w.lower().replace("’", "'") for w in WORD.findall(text)]
+        words = [w.lower().replace("’", "'") for w in word_pattern().findall(text)]
         return {tuple(words[k : k + n]) for k in range(len(words) - n + 1)}
 
-    if size_of(one.reference) < len(WORD.findall(one.reference)):
+    if size_of(one.reference) < len(word_pattern().findall(one.reference)):
         n *= 2  # scripts without spaces
     inputs = set().union(*(grams(t) for t in (one.user, one.character, *(turn.text for turn in one.dialogue))))
     return bool((grams(one.reference) & grams(trace)) - inputs)

@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from remid.data.text import WORD
+from remid.data.text import word_pattern
 
 #: Words in a row that count as taken over. Two happen by chance all the time, four miss most of short turns.
 GRAM = 3
@@ -21,7 +21,7 @@ Words = tuple[str, ...]
 def words(text: str) -> Words:
     """Words in lower case; of scripts without spaces, signs."""
     # One spelling: an accent may be part of its letter or a sign behind it.
-    return tuple(WORD.findall(unicodedata.normalize("NFC", text.casefold())))
+    return tuple(word_pattern().findall(unicodedata.normalize("NFC", text.casefold())))
 
 
 def grams(text: Words, n: int = GRAM) -> Iterator[Words]:

@@ -142,6 +142,11 @@ class Engines:
         return resolve_dtype(self._choice.dtype, device), device
 
     @property
+    def served(self) -> bool:
+        """Whether a server scores."""
+        return self._scorer is not None
+
+    @property
     def identity(self) -> list[Any]:
         """What a score or a text depends on, apart from what is asked."""
         return self._identity(self.source)

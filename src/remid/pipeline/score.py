@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from remid.engine.work import Scored, Work
-from remid.errors import RenderError
+from remid.errors import RenderError, StoreError
 from remid.lm.chat import ChatRenderer, Message
 from remid.pipeline.config import RunConfig
 from remid.pipeline.engines import Engines
@@ -119,6 +119,8 @@ def _prepare(units: Sequence[Unit], store: Store, scorer_id: str, engines: Engin
     """Token ids of all that can be scored; what cannot is stored with its reason."""
     renderer, longest = engines.reader()
     limit = min(longest, config.max_tokens or longest)
+    if engines.served:
+        _same_limit(limit, store, scorer_id)
     jobs = []
     for unit in units:
         fit = fit_prompt(unit.messages, renderer, limit, config)
@@ -141,6 +143,19 @@ def _prepare(units: Sequence[Unit], store: Store, scorer_id: str, engines: Engin
         if scorable:
             jobs.append(_Job(unit.key, row, Work(tuple(fit.ids), tuple(scorable.values())), tuple(scorable)))
     return jobs
+
+
+def _same_limit(limit: int, store: Store, scorer_id: str) -> None:
+    """A server may be started again with more or less room under the same name, which no key of a score shows: prompts
+    whole and shortened would be mixed. Raises StoreError where this store's prompts were cut for another limit."""
+    known = store.generations(f"limit:{scorer_id}")
+    if not known:
+        store.add_generations(f"limit:{scorer_id}", [("tokens", str(limit), True)])
+    elif (before := int(known["tokens"][0])) != limit:
+        raise StoreError(
+            f"the server takes {limit} tokens now, and took {before} when this run began: start it as it was, or use "
+            "another --out; a --max-tokens that both have room for keeps runs comparable"
+        )
 
 
 def _store_batch(batch: Sequence[Scored], jobs: Sequence[_Job], store: Store, scorer_id: str) -> None:

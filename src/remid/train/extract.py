@@ -22,7 +22,7 @@ from functools import lru_cache
 from typing import Literal
 
 from remid.data.language import language_of
-from remid.data.text import UNSPACED, WORD
+from remid.data.text import UNSPACED, word_pattern
 from remid.pipeline.traces import COMPACT_HEADING, CONTENT_FEATURES, FULL_HEADINGS, STYLE_FEATURES, TRIAL_LABELS
 from remid.train.style import say, size_of, traits, typical
 from remid.types import Sample
@@ -214,7 +214,7 @@ def _runs(tokens: str, words: int) -> Iterable[str]:
 
 @lru_cache(maxsize=1 << 15)
 def _tokens(text: str) -> str:
-    return f" {' '.join(WORD.findall(_fold(text)))} "
+    return f" {' '.join(word_pattern().findall(_fold(text)))} "
 
 
 @lru_cache(maxsize=1 << 17)
@@ -270,7 +270,7 @@ def _pieces(clause: str) -> list[str]:
     whole = size_of(clause)
     room = whole / math.ceil(max(whole, 1) / _LONGEST)
     found, start, size = [], 0, 0.0
-    for token in WORD.finditer(clause):
+    for token in word_pattern().finditer(clause):
         more = size_of(token[0])
         if size >= room or size + more > _LONGEST:
             found.append(clause[start : token.start()])

@@ -11,7 +11,7 @@ import statistics
 from collections import Counter
 from collections.abc import Sequence
 
-from remid.data.text import UNSPACED, WORD
+from remid.data.text import UNSPACED, word_pattern
 
 _ALONE = re.compile(rf"[{UNSPACED}]")
 
@@ -78,7 +78,7 @@ _SIZES = (3, 6, 12, 20, 35, 60, 100, 160)
 
 def size_of(text: str) -> float:
     """Length in words; a character of a script without spaces counts half a word."""
-    tokens = WORD.findall(text)
+    tokens = word_pattern().findall(text)
     return len(tokens) - 0.5 * sum(bool(_ALONE.match(token)) for token in tokens)
 
 
@@ -131,11 +131,11 @@ def say(found: dict[str, str], slots: Sequence[str] | None = None) -> str:
 
 def _length(text: str, size: float, sentences: int) -> str:
     nearest = min(_SIZES, key=lambda known: abs(known - size) / (known + size))
-    tokens = WORD.findall(text)
+    tokens = word_pattern().findall(text)
     unspaced = 2 * sum(bool(_ALONE.match(token)) for token in tokens) > len(tokens)
     counted = "1 sentence" if sentences == 1 else f"{sentences} sentences" if sentences < 5 else "5 or more sentences"
     return f"{counted}, about {2 * nearest if unspaced else nearest} {'characters' if unspaced else 'words'}"
 
 
 def _sentences(text: str) -> int:
-    return max(1, sum(bool(WORD.search(part)) for part in _SENTENCE_ENDS.split(text)))
+    return max(1, sum(bool(word_pattern().search(part)) for part in _SENTENCE_ENDS.split(text)))
