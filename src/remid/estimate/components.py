@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from remid.estimate.exact import orderings
-from remid.estimate.inference import Labels, contrast, estimate
+from remid.estimate.inference import Labels, estimate
 from remid.estimate.information import Influence
 from remid.types import FloatArray, IntArray
 
@@ -90,13 +90,20 @@ def shapley(value: Mapping[frozenset[int], FloatArray]) -> FloatArray:
 
 
 def kept_share(
-    policy: Influence, reference: Influence, *, confidence: float = 0.95, clusters: Labels | None = None
+    policy: Influence,
+    reference: Influence,
+    apart: Influence,
+    *,
+    confidence: float = 0.95,
+    clusters: Labels | None = None,
 ) -> Kept:
-    """Share of the reference's mean drop that the policy's is, over the items of both (Fieller 1954).
+    """Share of the reference's mean drop that the policy's is (Fieller 1954). apart: of the policy's drops less the
+    reference's; all three over the same pairs.
 
-    The interval holds every r for which mean(policy - r reference) is not significantly away from 0. Where the
-    reference's own mean cannot be told from 0 that set has no bounds and the ends are NaN; a reference at or below 0
-    gives no share at all.
+    The interval holds every r for which mean(policy - r reference) is not significantly away from 0. Its variance is
+    quadratic in r, and known at three places: r = 0, r = 1 and where the reference stands alone. So each keeps the
+    widening for shared items (`mean_drop`) that is its own. Where the reference's own mean cannot be told from 0 that
+    set has no bounds and the ends are NaN; a reference at or below 0 gives no share at all.
     """
     both_B = np.isfinite(policy.phi_B) & np.isfinite(reference.phi_B)
     nothing = Kept(float("nan"), float("nan"), float("nan"))
@@ -105,15 +112,10 @@ def kept_share(
     top, base = float(policy.phi_B[both_B].mean()), float(reference.phi_B[both_B].mean())
     if base <= 0:
         return nothing
-
-    def squared_error(share: float) -> tuple[float, float]:
-        scaled = replace(reference, phi_B=share * reference.phi_B)
-        made = estimate(contrast(policy, scaled), confidence=confidence, clusters=clusters)
-        return made.stderr**2, (made.ci_high - made.value) / made.stderr if made.stderr > 0 else float("nan")
-
-    at = {share: squared_error(share) for share in (-1.0, 0.0, 1.0)}
-    constant, quadratic = at[0.0][0], (at[1.0][0] + at[-1.0][0]) / 2 - at[0.0][0]
-    linear, t = (at[1.0][0] - at[-1.0][0]) / 2, max(one for _, one in at.values())
+    made = [estimate(one, confidence=confidence, clusters=clusters) for one in (policy, reference, apart)]
+    constant, quadratic, at_one = (one.stderr**2 for one in made)
+    linear = at_one - constant - quadratic
+    t = max(((one.ci_high - one.value) / one.stderr for one in made if one.stderr > 0), default=float("nan"))
     a, b, c = base**2 - t**2 * quadratic, -2 * base * top - t**2 * linear, top**2 - t**2 * constant
     if not (a > 0 and b**2 >= 4 * a * c):
         return replace(nothing, value=top / base)

@@ -171,7 +171,9 @@ def cell_rows(
     rows, tests = [], []
     for name, (cell, base, apart) in zip(names, of_cell, strict=True):
         over, theirs = estimate_of(apart, confidence), estimate_of(base, confidence)
-        kept = kept_share(cell.influence, base.influence, confidence=confidence, clusters=cell.clusters)
+        kept = kept_share(
+            cell.influence, base.influence, apart.influence, confidence=confidence, clusters=cell.clusters
+        )
         told = policy != REFERENCE and quantity == "replace" and theirs.ci_low > 0
         tests.append(_below(over) if told else np.nan)
         rows.append(
