@@ -63,8 +63,14 @@ class Embedder:
             raise ModelError(f"embedder {source.name}: cannot be loaded: {error}") from error
 
     def encode(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        """(N, D) unit vectors. A text's vector depends on its batch by float32 rounding (1e-7) and no more."""
-        rows = np.asarray(self._model.encode(list(texts)), dtype=np.float32).reshape(len(texts), -1)
+        """(N, D) unit vectors.
+
+        The embedded encoder takes texts one by one, so that a vector has the same bits whatever else was asked for (in
+        batches they differ by 1e-7 on processors without AVX-512). Other models' vectors depend on their batch by that.
+        """
+        calls = [[text] for text in texts] if self._builtin else [list(texts)]
+        found = [np.asarray(self._model.encode(call), dtype=np.float32).reshape(len(call), -1) for call in calls]
+        rows = np.concatenate(found)
         norms = np.linalg.norm(rows, axis=1, keepdims=True)
         result: npt.NDArray[np.float32] = (rows / np.where(norms > 0, norms, 1.0)).astype(np.float32, copy=False)
         return result
