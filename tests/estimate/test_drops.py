@@ -89,7 +89,7 @@ def pair(seed: int, top: float, base: float, n: int = 60) -> tuple[np.ndarray, n
 
 @pytest.mark.parametrize(("top", "base"), [(0.0, 3.0), (1.5, 3.0), (4.0, 3.0), (-1.0, 2.0)])
 def test_what_is_kept_has_the_interval_of_the_shares_that_are_not_refuted(top: float, base: float) -> None:
-    a_B1, b_B1, partner_Bm = pair(7, top, base)
+    a_B1, b_B1, partner_Bm = pair(7, top, base, n=240)
     kept = _kept(a_B1, b_B1, partner_Bm)
     assert kept.value == pytest.approx(a_B1.mean() / b_B1.mean())
     grid = np.linspace(-3, 4, 1401)
@@ -98,8 +98,8 @@ def test_what_is_kept_has_the_interval_of_the_shares_that_are_not_refuted(top: f
         made = estimate(mean_drop(a_B1 - share * b_B1, partner_Bm))
         inside.append(made.ci_low <= 0 <= made.ci_high)
     kept_grid = grid[np.array(inside)]
-    assert kept.ci_low == pytest.approx(kept_grid.min(), abs=0.05)
-    assert kept.ci_high == pytest.approx(kept_grid.max(), abs=0.05)
+    assert kept.ci_low == pytest.approx(kept_grid.min(), abs=0.02)
+    assert kept.ci_high == pytest.approx(kept_grid.max(), abs=0.02)
 
 
 def _kept(a_Bm: np.ndarray, b_Bm: np.ndarray, partner_Bm: np.ndarray) -> Kept:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_limits
 
 from remid.errors import ModelError
 from remid.lm.embed import Embedder, EmbedderSource, find_embedder
@@ -43,6 +44,12 @@ def test_a_vector_depends_on_its_text_alone_to_the_last_bit(embedder: Embedder, 
         (embedder.encode(_TEXTS[1:2]), vectors[1:2]),
     ):
         assert found.tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("threads", [1, 2, 4])
+def test_a_vector_has_the_same_bits_on_any_number_of_threads(threads: int, embedder: Embedder, vectors: Any) -> None:
+    with threadpool_limits(threads, user_api="blas"):
+        assert embedder.encode(_TEXTS).tobytes() == vectors.tobytes()
 
 
 def test_a_paraphrase_in_another_language_is_nearer_than_another_subject_in_any(vectors: Any) -> None:

@@ -25,14 +25,15 @@ class CompletionTrainer(SFTTrainer):  # type: ignore[misc]  # trl is untyped
     """SFTTrainer that on a CPU makes logits for completions alone.
 
     There TRL's own makes them for every position, forwards and again backwards, and then drops the prompts': with a
-    small model, a large vocabulary and long prompts some third of a step (docs/log.md). The loss is the same.
+    small model, a large vocabulary and long prompts a quarter of a step (docs/log.md). The loss is the same; a mixture of
+    experts, whose routers have a loss of their own, is left to TRL.
     """
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """Mean negative log-probability of the completions' tokens, nats, of this micro-batch's share of a batch."""
-        if return_outputs or inputs["labels"].device.type != "cpu":
+        if return_outputs or self.aux_loss_enabled or inputs["labels"].device.type != "cpu":
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         labels_BL = inputs["labels"][:, 1:]
         kept = (labels_BL != _IGNORED).any(dim=0).nonzero()[:, 0]
