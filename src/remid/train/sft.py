@@ -25,8 +25,8 @@ class CompletionTrainer(SFTTrainer):  # type: ignore[misc]  # trl is untyped
     """SFTTrainer that on a CPU makes logits for completions alone.
 
     There TRL's own makes them for every position, forwards and again backwards, and then drops the prompts': with a
-    small model, a large vocabulary and long prompts a quarter of a step (docs/log.md). The loss is the same; a mixture of
-    experts, whose routers have a loss of their own, is left to TRL.
+    small model, a large vocabulary and long prompts a quarter of a step (docs/log.md). The loss is the same. Mixtures
+    of experts, whose routers have a loss of their own, are left to TRL.
     """
 
     def compute_loss(
