@@ -9,7 +9,7 @@ take turns on the same samples in one process, in an order that swaps.
 | sampling | keys of a prompt shared by its completions | TRL's own, each completion with its prompt |
 | rewards | adapter of the same base, shared prompts | a second model, pair by pair, logits everywhere |
 | learning | packed behind one copy of the prompt | TRL's own, each completion with its prompt |
-| roll-out | train/rollout.py | transformers' generate, batches in the data's order |
+| roll-out | lm/sampling.py | transformers' generate, batches in the data's order |
 | SFT | logits of completions alone | TRL's SFTTrainer as it comes: of every position |
 
 `release` has our linear layers (lm/cpu.py), so that the layout alone differs; `stock` is the same with PyTorch's own,

@@ -11,7 +11,7 @@ from openai_server import OpenAIServer
 from remid.engine.server_client import ServerClient
 from remid.engine.server_settings import ServerSettings
 from remid.engine.server_write import ServerWriter
-from remid.engine.work import Chat, Written
+from remid.engine.work import Chat, Written, drawn_seed
 from remid.errors import EngineError
 from remid.lm.chat import Message
 from remid.lm.generate import Decoding
@@ -85,6 +85,12 @@ def test_decoding_settings_are_sent(server: OpenAIServer) -> None:
     }
     all_written(writer(server), chats("Hello"))
     assert {"top_p", "seed", "repetition_penalty"}.isdisjoint(server.requests[1])
+
+
+def test_draws_of_one_chat_have_seeds_of_their_own(server: OpenAIServer) -> None:
+    asked = [Chat((Message("user", "Hello"),), draw=draw) for draw in range(3)]
+    all_written(writer(server, Decoding(4, 1.0, top_p=1.0, seed=5)), asked)
+    assert {sent["seed"] for sent in server.requests} == {drawn_seed(5, draw) for draw in range(3)}
 
 
 def test_what_is_spent_is_what_the_server_counted(server: OpenAIServer) -> None:

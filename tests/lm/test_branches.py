@@ -11,7 +11,7 @@ from tiny_models import KINDS, VOCABULARY, ids, tiny
 
 from remid.lm.branches import Branches, branches, branching
 from remid.lm.room import roomy_cache
-from remid.train.rollout import sample_completions
+from remid.lm.sampling import sample_completions
 
 #: Models whose attention is plain, full and transformers' own.
 PLAIN = ("llama", "qwen2", "qwen3", "gpt2")

@@ -300,10 +300,12 @@ class Missing(Strict):
 class Traces(Strict):
     source: Literal["none", "data", "model"]
     format: Literal["compact", "full"] | None
+    draws: Annotated[int, Field(ge=1)]
     n: Count
     n_parsed: Count
     n_failed: Count
     failure_rate: Chance | None
+    n_without: Count
     failures: dict[str, Count]
 
 

@@ -24,7 +24,7 @@ def group(n: int, subset: str = "IDTest", *, traceless: tuple[int, ...] = (), si
         sample(number, subset, responses={} if number in silent else {"one": f"own {subset} {number}"})
         for number in range(n)
     )
-    prompts = tuple(None if k in traceless else tuple(role_play_messages(s)) for k, s in enumerate(samples))
+    prompts = tuple(() if k in traceless else (tuple(role_play_messages(s)),) for k, s in enumerate(samples))
     design = balanced_design(n, 2, seed=0)
     return Group(subset, "id", "IDTest", samples, design, prompts, subset_texts(samples, ["one"], design))
 

@@ -38,17 +38,19 @@ def with_traces(*texts: str | None) -> list[Sample]:
 
 def test_traces_in_the_data_are_parsed_and_failures_counted(tmp_path: Path) -> None:
     made = collect(tmp_path, with_traces(trace("0"), BAD, FULL, None, BAD, ""), traces="data")
-    assert [made.features[f"IDTest-{number}"] is not None for number in range(6)] == [
+    assert [bool(made.features[f"IDTest-{number}"]) for number in range(6)] == [
         *(True, False, True, False, False, False)
     ]
-    assert made.features["IDTest-0"] == "Content: It answers 0.\nStyle: It is short."
+    assert made.features["IDTest-0"] == ("Content: It answers 0.\nStyle: It is short.",)
     assert made.summary == {
         "source": "data",
         "format": None,
+        "draws": 1,
         "n": 6,
         "n_parsed": 2,
         "n_failed": 4,
         "failure_rate": 4 / 6,
+        "n_without": 4,
         "failures": {"empty": 1, "no heading of either format": 2, "no trace": 1},
     }
 
@@ -57,8 +59,8 @@ def test_a_sample_with_a_failed_trace_has_no_prompt_and_the_text_is_never_used_i
     samples = with_traces(trace("0"), BAD, trace("2"))
     made = collect(tmp_path, samples, traces="data")
     (group,) = _groups(samples, (), made, make_config(data=("b.json",)))
-    assert [messages is None for messages in group.prompts] == [False, True, False]
-    shown = "\n".join(m.content for messages in group.prompts for m in messages or ())
+    assert [len(prompts) for prompts in group.prompts] == [1, 0, 1]
+    shown = "\n".join(m.content for prompts in group.prompts for messages in prompts for m in messages)
     assert "It answers 0." in shown
     assert BAD not in shown
 
@@ -87,7 +89,7 @@ def test_none_means_none_whatever_the_data_holds(tmp_path: Path) -> None:
     made = collect(tmp_path, with_traces(trace("0"), trace("1")), traces="none")
     assert made.summary == {
         **{"source": "none", "format": None, "n": 0, "n_parsed": 0, "n_failed": 0},
-        **{"failure_rate": None, "failures": {}},
+        **{"draws": 1, "failure_rate": None, "n_without": 0, "failures": {}},
     }
 
 
@@ -98,14 +100,14 @@ def test_a_real_models_traces_are_kept_and_found_again(
     samples = [sample(number, user=user, character=character) for number, (user, character) in enumerate(people)]
     config = make_config(data=("b.json",), device="cpu", traces="model", trace_tokens=16)
 
-    def write() -> dict[str, str]:
+    def write() -> dict[str, tuple[str, ...]]:
         with Store(tmp_path) as store, run_engines(config, None, Told()) as engines:
             benchmark = Benchmark(tuple(samples), "b.json", "0")
             return write_traces(benchmark, samples, store, engines, config, Told())
 
     made = write()
     assert set(made) == {"IDTest-0", "IDTest-1"}
-    assert all(text.startswith("## Core Features\nContent: ") and len(text) > 30 for text in made.values())
+    assert all(text.startswith("## Core Features\nContent: ") and len(text) > 30 for (text,) in made.values())
     monkeypatch.setattr("remid.lm.models.load_model", None)
     assert write() == made
 
@@ -126,7 +128,7 @@ def written(monkeypatch: pytest.MonkeyPatch, models: None) -> list[int]:
 
 def test_a_models_failures_are_counted_and_its_good_traces_parsed(tmp_path: Path, written: list[int]) -> None:
     made = collect(tmp_path, [sample(number) for number in range(4)], traces="model")
-    assert sorted(map(str, made.features.values())) == [*["Content: Says it.\nStyle: Short."] * 2, *["None"] * 2]
+    assert sorted(made.features.values()) == [*[()] * 2, *[("Content: Says it.\nStyle: Short.",)] * 2]
     assert made.summary["failures"] == {"not in the compact format": 2}
 
 

@@ -13,6 +13,7 @@ from remid.lm.chat import Message
 from remid.lm.models import ModelSource
 from remid.pipeline.config import make_config
 from remid.pipeline.engines import run_engines
+from remid.pipeline.mix import mixed_key
 from remid.pipeline.policies import CONTROLS, REFERENCE, SHUFFLED, Texts, subset_texts
 from remid.pipeline.progress import Progress
 from remid.pipeline.prompts import drop_oldest_turns, role_play_messages
@@ -20,7 +21,8 @@ from remid.pipeline.score import Unit, _merge, pair_scores, plan_units, prompt_k
 from remid.types import PairDesign, PairScores, Sample, Turn
 
 QUICK = settings(max_examples=60, deadline=None, derandomize=True, database=None)
-Prompts = list[tuple[Message, ...] | None]
+#: Of each sample, one for each of its traces.
+Prompts = list[tuple[tuple[Message, ...], ...]]
 Scored = dict[tuple[str, str], tuple[int, float | None, str | None]]
 
 
@@ -36,7 +38,11 @@ def subset_of(seed: int) -> tuple[Prompts, dict[str, Texts], PairDesign]:
         fields = {"user": f"u{twin}", "character": f"c{twin}", "dialogue": dialogue, "responses": answer}
         samples.append(sample(number, **fields))
     design = balanced_design(n, m, seed)
-    prompts: Prompts = [tuple(role_play_messages(s)) if rng.random() < 0.85 else None for s in samples]
+    drawn = [rng.integers(3, size=rng.integers(4)) for _ in samples]  # none to three traces, some of them alike
+    prompts: Prompts = [
+        tuple(tuple(role_play_messages(s, f"Content: {k}.")) for k in traces)
+        for s, traces in zip(samples, drawn, strict=True)
+    ]
     return prompts, subset_texts(samples, ["one"], design), design
 
 
@@ -44,10 +50,10 @@ def needed(prompts: Prompts, texts: dict[str, Texts], design: PairDesign) -> set
     """The slow twin: every pair that some estimator will look up."""
     pairs = set()
     for answers in texts.values():
-        for i, messages in enumerate(prompts):
+        for i, of_sample in enumerate(prompts):
             for j in [i, *design.negatives_Bm[i].tolist()]:
-                if messages is not None and answers[j] is not None:
-                    pairs.add((prompt_key(messages), str(answers[j])))
+                if answers[j] is not None:
+                    pairs |= {(prompt_key(messages), str(answers[j])) for messages in of_sample}
     return pairs
 
 
@@ -59,14 +65,14 @@ def test_each_needed_pair_is_planned_exactly_once_and_no_other(seed: int) -> Non
     planned = [(unit.key, text) for unit in _merge(units) for text in unit.texts]
     assert len(planned) == len(set(planned))
     assert set(planned) == needed(prompts, texts, design)
-    assert len(units) == sum(messages is not None for messages in prompts)
+    assert len(units) == sum(len(set(of_sample)) for of_sample in prompts)
     assert all(unit.key == prompt_key(unit.messages) for unit in units)
 
 
 def test_samples_that_share_an_input_are_scored_under_one_prompt() -> None:
     twins = [sample(number, user="u", character="c", dialogue=(Turn("user", "q"),)) for number in (0, 1)]
     design = balanced_design(2, 1, seed=0)
-    prompts: Prompts = [tuple(role_play_messages(s)) for s in twins]
+    prompts: Prompts = [(tuple(role_play_messages(s)),) for s in twins]
     merged = _merge(plan_units(prompts, subset_texts(twins, [], design), design))
     assert len(merged) == 1
     assert sorted(merged[0].texts).count("reference IDTest 0") == 1
@@ -83,7 +89,7 @@ def test_merging_keeps_every_text_once_and_the_order_of_units() -> None:
 def test_shuffled_reuses_the_references_pairs_and_adds_one_under_each_prompt(m: int) -> None:
     samples = [sample(number) for number in range(9)]
     design = balanced_design(9, m, seed=5)
-    prompts: Prompts = [tuple(role_play_messages(s)) for s in samples]
+    prompts: Prompts = [(tuple(role_play_messages(s)),) for s in samples]
     texts = subset_texts(samples, [], design)
     alone = needed(prompts, {REFERENCE: texts[REFERENCE]}, design)
     both = needed(prompts, {name: texts[name] for name in (REFERENCE, SHUFFLED)}, design)
@@ -94,7 +100,7 @@ def test_shuffled_reuses_the_references_pairs_and_adds_one_under_each_prompt(m: 
 def test_a_policy_costs_nothing_where_it_says_what_the_reference_says() -> None:
     samples = [sample(number, responses={"copy": f"reference IDTest {number}"}) for number in range(6)]
     design = balanced_design(6, 2, seed=0)
-    prompts: Prompts = [tuple(role_play_messages(s)) for s in samples]
+    prompts: Prompts = [(tuple(role_play_messages(s)),) for s in samples]
     with_copy = plan_units(prompts, subset_texts(samples, ["copy"], design), design)
     assert with_copy == plan_units(prompts, subset_texts(samples, [], design), design)
 
@@ -124,7 +130,7 @@ def twin_scores(prompts: list[str | None], answers: Texts, design: PairDesign, s
 def test_pair_scores_agree_with_a_slow_twin(seed: int) -> None:
     prompts, texts, design = subset_of(seed)
     rng = np.random.default_rng(seed)
-    keys = [None if messages is None else prompt_key(messages) for messages in prompts]
+    keys = [prompt_key(of_sample[0]) if of_sample else None for of_sample in prompts]
     scored: Scored = {}
     for key, text in sorted(needed(prompts, texts, design)):
         lost = rng.random() < 0.2
@@ -140,10 +146,10 @@ def test_pair_scores_agree_with_a_slow_twin(seed: int) -> None:
 def test_what_was_not_answered_is_nan_and_nothing_else_is() -> None:
     samples = [sample(number, responses={} if number == 1 else {"one": f"own {number}"}) for number in range(4)]
     design = balanced_design(4, 2, seed=0)
-    prompts: Prompts = [tuple(role_play_messages(s)) for s in samples]
+    prompts: Prompts = [(tuple(role_play_messages(s)),) for s in samples]
     texts = subset_texts(samples, ["one"], design)
     scored: Scored = {(key, text_key(t)): (2, -1.0, None) for key, t in needed(prompts, texts, design)}
-    keys = [prompt_key(messages) for messages in prompts if messages]
+    keys = [mixed_key(of_sample) for of_sample in prompts]
     found = pair_scores(keys, texts["one"], design, scored)
     assert np.isnan(found.positive_B).tolist() == [False, True, False, False]
     assert np.array_equal(np.isnan(found.negative_Bm), design.negatives_Bm == 1)
@@ -153,10 +159,10 @@ def test_what_was_not_answered_is_nan_and_nothing_else_is() -> None:
 def test_a_sample_without_a_prompt_is_nan_as_an_input_and_still_a_negative_for_others() -> None:
     samples = [sample(number) for number in range(4)]
     design = balanced_design(4, 2, seed=0)
-    prompts: Prompts = [None if number == 2 else tuple(role_play_messages(s)) for number, s in enumerate(samples)]
+    prompts: Prompts = [() if number == 2 else (tuple(role_play_messages(s)),) for number, s in enumerate(samples)]
     texts = subset_texts(samples, [], design)
     scored: Scored = {(key, text_key(t)): (2, -1.0, None) for key, t in needed(prompts, texts, design)}
-    found = pair_scores([p and prompt_key(p) for p in prompts], texts[REFERENCE], design, scored)
+    found = pair_scores([mixed_key(of_sample) for of_sample in prompts], texts[REFERENCE], design, scored)
     assert np.isnan(found.positive_B).tolist() == [False, False, True, False]
     assert np.isnan(found.negative_Bm).all(axis=1).tolist() == [False, False, True, False]
     assert np.isfinite(found.negative_Bm[design.negatives_Bm == 2]).any()

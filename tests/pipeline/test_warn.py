@@ -32,7 +32,7 @@ def result() -> Result:
     return {
         "subsets": [{"subset": "IDTest", "shift": "id", "n": 40}, {"subset": "german", "shift": "user", "n": 40}],
         "policies": [{"policy": "reference", "kind": "control"}, {"policy": "one", "kind": "model"}],
-        "traces": {"source": "data", "n": 80, "n_failed": 0},
+        "traces": {"source": "data", "draws": 1, "n": 80, "n_failed": 0, "n_without": 0},
         "remi": [row("reference", 0, half=0), row("one", -3), row("parrot", -5)],
         "information": [
             *(row("reference", 20, subset=name) for name in ("IDTest", "german")),
@@ -85,7 +85,7 @@ CAUSES: dict[str, Callable[[Result], object]] = {
     "above-reference": lambda made: made["remi"][1].update(value=3, ci_low=0.1, ci_high=6),
     "floor": lambda made: made["information"][3].update(value=3, ci_low=0.1, ci_high=6),
     "uninformed": lambda made: made["information"][1].update(value=3, ci_low=-0.1, ci_high=6),
-    "traces-failed": lambda made: made["traces"].update(n_failed=2),
+    "traces-failed": lambda made: made["traces"].update(n_failed=2, n_without=2),
     "unscored": lambda made: made["missing"].append({"what": "pair", "n": 2}),
     "dropped-turns": lambda made: made["scoring"].update(n_dropped_turns=4),
     "small": _small,

@@ -175,6 +175,7 @@ def make_result(
     ]
     result["traces"] = {
         **{"source": "model", "format": "remid-v1", "n": 144, "n_parsed": 141, "n_failed": 3, "failure_rate": 3 / 144},
+        **{"draws": 1, "n_without": 3},
         "failures": {"no core features": 2, "empty": 1},
     }
     result["scoring"] = {

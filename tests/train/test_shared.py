@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "lm"))
 from tiny_models import ids, tiny
 
 from remid.lm.models import LoadedModel
-from remid.train.rollout import sample_completions
+from remid.lm.sampling import sample_completions
 from remid.train.shared import completion_logps, packs
 
 CLOSE = 1e-5

@@ -103,6 +103,14 @@ def run(
     trace_format: Annotated[
         TraceFormat, typer.Option(help="With --traces model, without --estimator.")
     ] = TraceFormat.compact,
+    trace_draws: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Where a model writes traces: draw so many for each sample, and take a response's mean probability "
+            "over them. 8 cost 2 to 3 times as much as one, and find responses likelier.",
+        ),
+    ] = 1,
     negatives: Annotated[
         int, typer.Option(help="Negatives per sample: more cost, shorter intervals. Below 4 they are needlessly wide.")
     ] = 4,
@@ -165,6 +173,7 @@ def run(
         "overflow": overflow.value,
         "traces": traces.value,
         "trace_format": trace_format.value,
+        "trace_draws": trace_draws,
         "negatives": negatives,
         "components": components.value,
         "component_partners": component_partners,

@@ -6,9 +6,10 @@ import json
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from remid.engine.work import Chat, Scored, Work, Written
+from remid.engine.work import Chat, Scored, Work, Written, drawn_seed
 from remid.errors import DeviceError, RenderError
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 #: Chats that are answered together.
 _BATCH = 16
+#: Texts that are drawn together where prompts are shared.
+_ROWS = 64
 
 
 class LocalEngine:
@@ -53,7 +56,6 @@ class LocalEngine:
     def write(self, chats: Sequence[Chat]) -> Iterator[list[Written]]:
         """Batches of texts, longest prompts first; a chat that does not fit or cannot be rendered has a reason."""
         from remid.lm.chat import ChatRenderer
-        from remid.lm.generate import generate
 
         if self._decoding is None:
             raise ValueError("an engine without decoding settings cannot write")
@@ -74,15 +76,62 @@ class LocalEngine:
                 prompts[number] = ids
         if refused:
             yield refused
-        order = sorted(prompts, key=lambda number: (-len(prompts[number]), prompts[number]))
+        write = self._draw if self._decoding.plain else self._continue
+        yield from write(prompts, [chat.draw for chat in chats], renderer.end_of_turn_id, self._decoding)
+
+    def _continue(
+        self, prompts: dict[int, list[int]], draw: Sequence[int], end: int, decoding: Decoding
+    ) -> Iterator[list[Written]]:
+        """Every chat behind a prompt of its own."""
+        from remid.lm.generate import generate
+
+        order = sorted(prompts, key=lambda number: (-len(prompts[number]), prompts[number], draw[number]))
         for start in range(0, len(order), _BATCH):
             batch = order[start : start + _BATCH]
             rows = [prompts[k] for k in batch]
             # Named by its content, so that a resumed run draws for the same batch what a whole one would have drawn.
-            stream = zlib.crc32(json.dumps(rows).encode())
+            draws = [draw[k] for k in batch]
+            stream = _named([rows, draws] if any(draws) else rows)
             with _device_faults(self._loaded.device):
-                texts = generate(self._loaded, rows, renderer.end_of_turn_id, self._decoding, stream=stream)
+                texts = generate(self._loaded, rows, end, decoding, stream=stream)
             yield [Written(k, text, finished) for k, (text, finished) in zip(batch, texts, strict=True)]
+
+    def _draw(
+        self, prompts: dict[int, list[int]], draw: Sequence[int], end: int, decoding: Decoding
+    ) -> Iterator[list[Written]]:
+        """All texts of the same prompt behind one run of it; as many of each prompt in a batch."""
+        from remid.lm.branches import branches
+        from remid.lm.generate import as_text
+        from remid.lm.sampling import sample_completions
+
+        same: dict[tuple[int, ...], list[int]] = {}
+        for number in sorted(prompts, key=lambda number: draw[number]):
+            same.setdefault(tuple(prompts[number]), []).append(number)
+        order = sorted(same.items(), key=lambda one: (len(one[1]), -len(one[0]), one[0]))
+        branched = branches(self._loaded.model)
+        for count, group in groupby(order, key=lambda one: len(one[1])):
+            todo = list(group)
+            size = max(1, _ROWS // count)
+            for start in range(0, len(todo), size):
+                batch = todo[start : start + size]
+                numbers = [number for _, many in batch for number in many]
+                with _device_faults(self._loaded.device):
+                    drawn = sample_completions(
+                        self._loaded.model,
+                        [list(ids) for ids, _ in batch],
+                        count,
+                        end_of_turn=end,
+                        max_new_tokens=decoding.max_new_tokens,
+                        temperature=decoding.temperature,
+                        seed=drawn_seed(decoding.seed, _named([draw[k] for k in numbers])),
+                        branched=branched,
+                    )
+                texts = [as_text(self._loaded.tokenizer, ids, end) for many in drawn for ids, _ in many]
+                yield [Written(k, text, finished) for k, (text, finished) in zip(numbers, texts, strict=True)]
+
+
+def _named(content: Sequence[Any]) -> int:
+    return zlib.crc32(json.dumps(content).encode())
 
 
 @contextmanager

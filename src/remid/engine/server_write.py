@@ -12,7 +12,7 @@ from remid.engine.server_faults import MalformedError, RequestError, UnansweredE
 from remid.engine.server_opening import continues, with_opening, without_opening
 from remid.engine.server_settings import ServerSettings
 from remid.engine.spending import Cost, Spent, Tokens, estimate_cost, prompt_bound
-from remid.engine.work import Chat, Written
+from remid.engine.work import Chat, Written, drawn_seed
 from remid.errors import EngineError
 from remid.lm.chat import Message
 
@@ -110,23 +110,23 @@ class ServerWriter:
         field = self._limit_field
 
         try:
-            text, finished = self._client.post(_PATH, self._body(messages, field) | extra, most, self._read)
+            text, finished = self._client.post(_PATH, self._body(messages, field, chat.draw) | extra, most, self._read)
         except RequestError as fault:
             # OpenAI's newer models know the limit under another name only, older servers under the first only.
             if field != "max_tokens" or "max_completion_tokens" not in str(fault):
                 raise
             self._limit_field = "max_completion_tokens"
-            body = self._body(messages, self._limit_field) | extra
+            body = self._body(messages, self._limit_field, chat.draw) | extra
             text, finished = self._client.post(_PATH, body, most, self._read)
         text = without_opening(text, chat.opening)
         # Cut off in the middle of a character, the bytes of its first tokens decode to a replacement mark.
         return (text if finished else text.rstrip("\ufffd")).strip(), finished
 
-    def _body(self, messages: Sequence[Message], limit_field: str) -> dict[str, Any]:
+    def _body(self, messages: Sequence[Message], limit_field: str, draw: int = 0) -> dict[str, Any]:
         decoding = self._decoding
         fields: dict[str, Any] = {"temperature": decoding.temperature}
         if decoding.temperature > 0:
-            fields |= {"top_p": decoding.top_p, "seed": decoding.seed}
+            fields |= {"top_p": decoding.top_p, "seed": drawn_seed(decoding.seed, draw)}
         if decoding.repetition_penalty != 1.0:  # not OpenAI's: vLLM, SGLang and others have it
             fields["repetition_penalty"] = decoding.repetition_penalty
         kept = {name: value for name, value in fields.items() if name not in self._settings.omit}

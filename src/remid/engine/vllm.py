@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from remid.engine.work import Chat, Scored, Work, Written
+from remid.engine.work import Chat, Scored, Work, Written, drawn_seed
 from remid.errors import EngineError
 
 if TYPE_CHECKING:
@@ -105,19 +105,11 @@ class VllmWriter:
 
     def write(self, chats: Sequence[Chat]) -> Iterator[list[Written]]:
         """Answers in batches, in the order of the chats. Raises EngineError where vLLM breaks."""
-        decoding = self._decoding
-        params = _import_vllm().SamplingParams(
-            max_tokens=decoding.max_new_tokens,
-            temperature=decoding.temperature,
-            top_p=decoding.top_p if decoding.temperature > 0 else 1.0,
-            seed=decoding.seed if decoding.temperature > 0 else None,
-            repetition_penalty=decoding.repetition_penalty,
-            stop_token_ids=[self._renderer.end_of_turn_id],
-        )
         for start in range(0, len(chats), _BATCH):
             part = range(start, min(start + _BATCH, len(chats)))
             prompts = {index: self._ids(chats[index]) for index in part}
             fits = [index for index in part if len(prompts[index]) <= self._room]
+            params = [self._params(chats[index].draw) for index in fits]
             outputs = _generate(self._llm, [{"prompt_token_ids": prompts[index]} for index in fits], params)
             written = [read_written(index, output) for index, output in zip(fits, outputs, strict=True)]
             yield written + [
@@ -125,6 +117,17 @@ class VllmWriter:
                 for index in part
                 if len(prompts[index]) > self._room
             ]
+
+    def _params(self, draw: int) -> Any:
+        decoding = self._decoding
+        return _import_vllm().SamplingParams(
+            max_tokens=decoding.max_new_tokens,
+            temperature=decoding.temperature,
+            top_p=decoding.top_p if decoding.temperature > 0 else 1.0,
+            seed=drawn_seed(decoding.seed, draw) if decoding.temperature > 0 else None,
+            repetition_penalty=decoding.repetition_penalty,
+            stop_token_ids=[self._renderer.end_of_turn_id],
+        )
 
     def _ids(self, chat: Chat) -> list[int]:
         opening = self._renderer.response_ids(chat.opening)[:-1] if chat.opening else []

@@ -9,7 +9,7 @@ from typing import Protocol
 from remid.lm.chat import Message
 from remid.lm.work import Scored, TokenLogProbs, Work
 
-__all__ = ["Chat", "Scored", "ScoringEngine", "TokenLogProbs", "Work", "WritingEngine", "Written"]
+__all__ = ["Chat", "Scored", "ScoringEngine", "TokenLogProbs", "Work", "WritingEngine", "Written", "drawn_seed"]
 
 
 class ScoringEngine(Protocol):
@@ -31,10 +31,16 @@ class ScoringEngine(Protocol):
 @dataclass(frozen=True, slots=True)
 class Chat:
     """One text to write: a conversation that ends with the other side's turn. opening: begun for the model, kept out
-    of its answer."""
+    of its answer. draw: number among the texts that are sampled for these messages, which differ by it."""
 
     messages: tuple[Message, ...]
     opening: str = ""
+    draw: int = 0
+
+
+def drawn_seed(seed: int, draw: int) -> int:
+    """For samplers that seed every text by itself: another seed for each draw (Chat.draw)."""
+    return seed + 1_000_003 * draw
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from remid.estimate.gap import (
 )
 from remid.estimate.inference import contrast, estimate, pool, remid, share_interval, wilson
 from remid.estimate.information import UNITS, Influence, club, contrast_scores, in_unit, remi
+from remid.estimate.mixture import mixed_logp
 from remid.estimate.multiple import holm
 from remid.estimate.plugin import Side, plugin_bounds, response_gains
 from remid.estimate.shares import divergence_shares
@@ -59,6 +60,7 @@ __all__ = [
     "l1out",
     "mean_length",
     "measure_gap",
+    "mixed_logp",
     "nwj",
     "paired",
     "part_estimate",

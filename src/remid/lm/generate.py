@@ -23,6 +23,11 @@ class Decoding:
     seed: int = 0
     repetition_penalty: float = 1.0
 
+    @property
+    def plain(self) -> bool:
+        """Whether texts are drawn from the model's own law, at some temperature, and nothing of it is cut off."""
+        return self.temperature > 0 and self.top_p == 1 and self.repetition_penalty == 1
+
 
 @contextmanager
 def _no_habits(model: Any) -> Iterator[None]:
@@ -68,11 +73,14 @@ def generate(
                 past_key_values=roomy_cache(loaded.model, decoding.max_new_tokens),
                 **options,
             )
-    results = []
-    for row in out[:, longest:].tolist():
-        finished = end_of_turn in row
-        body = row[: row.index(end_of_turn)] if finished else row
-        text = loaded.tokenizer.decode(body, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        # Cut off in the middle of a character, the bytes of its first tokens decode to a replacement mark.
-        results.append(((text if finished else text.rstrip("\ufffd")).strip(), finished))
-    return results
+    return [as_text(loaded.tokenizer, row, end_of_turn) for row in out[:, longest:].tolist()]
+
+
+def as_text(tokenizer: Any, row: Sequence[int], end_of_turn: int) -> tuple[str, bool]:
+    """What a written row of ids says, and whether it came to its end."""
+    ids = list(row)
+    finished = end_of_turn in ids
+    body = ids[: ids.index(end_of_turn)] if finished else ids
+    text = tokenizer.decode(body, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    # Cut off in the middle of a character, the bytes of its first tokens decode to a replacement mark.
+    return (text if finished else text.rstrip("\ufffd")).strip(), finished

@@ -19,7 +19,7 @@ _PAIRS_SHOWN = 3
 def detail_rows(
     subsets: Sequence[SubsetScores],
     answers: Mapping[str, Mapping[str, Texts]],
-    features: Mapping[str, str | None],
+    features: Mapping[str, tuple[str, ...]],
     prompts: Mapping[str, PromptRow | None],
     reasons: Mapping[tuple[str, str], str],
 ) -> list[dict[str, Any]]:
@@ -39,7 +39,7 @@ def detail_rows(
                     "character": sample.character,
                     "dialogue": [{"role": turn.role, "text": turn.text} for turn in sample.dialogue],
                     "reference": sample.reference,
-                    "trace": features.get(sample.sample_id),
+                    "trace": "\n\n".join(features.get(sample.sample_id, ())) or None,
                     "prompt_tokens": prompt.n_tokens if prompt else None,
                     "dropped_turns": prompt.dropped_turns if prompt else None,
                     "responses": [

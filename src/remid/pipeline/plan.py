@@ -12,16 +12,16 @@ from remid.data.mapping import look_up
 from remid.data.read import sample_fields
 from remid.errors import ConfigError, DataError, Problem
 from remid.estimate import balanced_design
-from remid.lm.chat import Message
 from remid.lm.models import ModelSource
 from remid.pipeline.config import RunConfig
 from remid.pipeline.engines import Engines
 from remid.pipeline.measure import SubsetScores
+from remid.pipeline.mix import Prompts, mixed_key
 from remid.pipeline.policies import Texts, chosen_policies, subset_texts
 from remid.pipeline.progress import Progress
 from remid.pipeline.prompts import role_play_messages
 from remid.pipeline.reason import Traces, collect_traces
-from remid.pipeline.score import Unit, pair_scores, plan_units, prompt_key
+from remid.pipeline.score import Unit, pair_scores, plan_units
 from remid.pipeline.store import Store
 from remid.types import ID, Benchmark, PairDesign, Sample
 
@@ -31,20 +31,23 @@ Scored = Mapping[tuple[str, str], tuple[int, float | None, str | None]]
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """The test samples of one subset, in file order, with their negatives, prompts and everyone's responses."""
+    """The test samples of one subset, in file order, with their negatives, prompts and everyone's responses.
+
+    prompts: of each sample one for every trace that is usable, so none where none is.
+    """
 
     subset: str
     shift: str
     split: str
     samples: tuple[Sample, ...]
     design: PairDesign
-    prompts: tuple[tuple[Message, ...] | None, ...]
+    prompts: tuple[Prompts, ...]
     answers: dict[str, Texts]
 
     @property
     def keys(self) -> list[str | None]:
-        """Prompt keys, None where the sample has no prompt."""
-        return [None if messages is None else prompt_key(messages) for messages in self.prompts]
+        """Under which key each sample's scores are, those of several prompts mixed; None where it has no prompt."""
+        return [mixed_key(prompts) for prompts in self.prompts]
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +141,7 @@ def _groups(samples: list[Sample], policies: tuple[str, ...], traces: Traces, co
         members = tuple(s for s in samples if s.subset == name)
         clusters = clusters_of(members, config.cluster_by)
         design = balanced_design(len(members), config.negatives, config.seed, clusters=clusters)
-        prompts = tuple(_prompt(sample, traces) for sample in members)
+        prompts = tuple(_prompts(sample, traces) for sample in members)
         answers = subset_texts(members, policies, design)
         groups.append(Group(name, members[0].shift, members[0].split, members, design, prompts, answers))
     return groups
@@ -148,11 +151,11 @@ def _first(samples: list[Sample], subset: str) -> Sample:
     return next(s for s in samples if s.subset == subset)
 
 
-def _prompt(sample: Sample, traces: Traces) -> tuple[Message, ...] | None:
+def _prompts(sample: Sample, traces: Traces) -> Prompts:
     if traces.source == "none":
-        return tuple(role_play_messages(sample))
-    features = traces.features[sample.sample_id]
-    return None if features is None else tuple(role_play_messages(sample, features, version=traces.prompts))
+        return (tuple(role_play_messages(sample)),)
+    version = traces.prompts
+    return tuple(tuple(role_play_messages(sample, f, version=version)) for f in traces.features[sample.sample_id])
 
 
 def clusters_of(samples: tuple[Sample, ...], field: str | None) -> tuple[str, ...] | None:

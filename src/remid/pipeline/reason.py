@@ -10,7 +10,7 @@ left out and counted: mixing prompts with and without a trace would measure two 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -49,25 +49,36 @@ _SHOTS = 2
 
 @dataclass(slots=True)
 class Traces:
-    """Core features per sample id (None: failed), and how the source did. prompts: version in which q2 is asked."""
+    """Core features per sample id (empty: none that follows the format), and how the source did.
+
+    prompts: version in which q2 is asked. draws: traces that were asked for of each sample. failures: of traces.
+    """
 
     source: str
     format: str | None
     prompts: int = PROMPT_VERSION
-    features: dict[str, str | None] = field(default_factory=dict)
+    draws: int = 1
+    features: dict[str, tuple[str, ...]] = field(default_factory=dict)
     failures: Counter[str] = field(default_factory=Counter)
 
     @property
+    def single(self) -> dict[str, str | None]:
+        """The one trace of each sample, None where it failed."""
+        return {sample_id: found[0] if found else None for sample_id, found in self.features.items()}
+
+    @property
     def summary(self) -> dict[str, Any]:
-        """The `traces` entry of result.json."""
-        n, failed = len(self.features), sum(self.failures.values())
+        """The `traces` entry of result.json. n: traces, `draws` of each sample; n_without: samples that have none."""
+        n, failed = self.draws * len(self.features), sum(self.failures.values())
         return {
             "source": self.source,
             "format": self.format,
+            "draws": self.draws,
             "n": n,
             "n_parsed": n - failed,
             "n_failed": failed,
             "failure_rate": failed / n if n else None,
+            "n_without": sum(not found for found in self.features.values()),
             "failures": dict(sorted(self.failures.items())),
         }
 
@@ -86,6 +97,8 @@ def collect_traces(
     """
     have = sum(sample.trace is not None for sample in samples)
     kind = config.traces if config.traces != "auto" else _automatic(have, len(samples), engines.estimator, progress)
+    if config.trace_draws > 1 and kind != "model":
+        raise ConfigError(f"trace_draws: only a model draws several traces, and here they are: {kind} (--traces model)")
     if kind == "none":
         return Traces("none", None)
     if kind == "data":
@@ -93,11 +106,11 @@ def collect_traces(
             raise ConfigError(
                 "traces: the data holds none (field SThought); use --traces model, or --traces none in a run"
             )
-        texts = {sample.sample_id: sample.trace for sample in samples}
-        return _parse("data", None, texts)
+        texts = {sample.sample_id: (sample.trace,) for sample in samples}
+        return _parse(Traces("data", None), texts)
     manner = _manner(benchmark, config, engines.estimator)
     written = _write(manner, samples, store, engines, progress)
-    return _parse("model", manner.form, dict(written))
+    return _parse(Traces("model", manner.form, draws=manner.draws), written)
 
 
 def _automatic(have: int, n: int, estimator: Estimator | None, progress: Progress) -> TraceSource:
@@ -115,13 +128,12 @@ def _automatic(have: int, n: int, estimator: Estimator | None, progress: Progres
     return "data" if have == n else "none"
 
 
-def _parse(source: str, form: str | None, texts: dict[str, str | None]) -> Traces:
-    traces = Traces(source, form)
-    for sample_id, text in texts.items():
-        parsed = parse_trace(text) if text is not None else None
-        traces.features[sample_id] = parsed.features if parsed else None
-        if parsed is None or parsed.failure:
-            traces.failures[parsed.failure if parsed and parsed.failure else "no trace"] += 1
+def _parse(traces: Traces, texts: Mapping[str, Sequence[str | None]]) -> Traces:
+    """The same with what parses of the texts. Raises ConfigError where nothing does."""
+    for sample_id, drawn in texts.items():
+        parsed = [parse_trace(text) if text is not None else None for text in drawn]
+        traces.features[sample_id] = tuple(p.features for p in parsed if p is not None and p.features is not None)
+        traces.failures.update((p.failure if p else None) or "no trace" for p in parsed if p is None or p.failure)
     if texts and not any(traces.features.values()):
         why = "; ".join(f"{reason} ({count})" for reason, count in traces.failures.most_common(3))
         raise ConfigError(
@@ -155,27 +167,36 @@ def _situation(sample: Sample) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Manner:
-    """How traces are asked for. opening: begun for the model."""
+    """How traces are asked for. opening: begun for the model. draws: of each sample."""
 
     form: TraceFormat
     decoding: Decoding
     shots: tuple[Sample, ...] = ()
     opening: str = ""
+    draws: int = 1
 
 
 def _manner(benchmark: Benchmark, config: RunConfig, estimator: Estimator | None) -> _Manner:
-    """Greedy, so that traces are repeatable. Raises ConfigError for an estimator that has nothing to write with."""
+    """A single trace is greedy, so that it is repeatable; several are drawn, by the run's seed.
+
+    Raises ConfigError for an estimator that has nothing to write with.
+    """
+    draws = config.trace_draws
+    tokens = config.trace_tokens if estimator is None else estimator.trace_tokens
+    # From the model's own law: cut at top_p, or bent by a penalty, it would be another than the one that is averaged.
+    drawn = Decoding(tokens, temperature=1.0, top_p=1.0, seed=config.seed)
     if estimator is not None:
         if estimator.q1 is None or estimator.trace_format is None:
             raise ConfigError(
                 "traces: this estimator has no q1 to write them; use --traces none, or those in the data: --traces data"
             )
-        return _Manner(estimator.trace_format, Decoding(max_new_tokens=estimator.trace_tokens))
+        return _Manner(estimator.trace_format, drawn if draws > 1 else Decoding(tokens), draws=draws)
     form = config.trace_format
     shots = [s for s in benchmark.train if _example(s)][:_SHOTS] if form == "compact" else []
-    # Without a penalty a small model falls into loops, never reaches the second line, and fails the format.
-    decoding = Decoding(max_new_tokens=config.trace_tokens, repetition_penalty=1.2)
-    return _Manner(form, decoding, tuple(shots), _OPENING[form])
+    # Without a penalty a small model that is not drawn from falls into loops, never reaches the second line, and fails
+    # the format.
+    decoding = drawn if draws > 1 else Decoding(tokens, repetition_penalty=1.2)
+    return _Manner(form, decoding, tuple(shots), _OPENING[form], draws)
 
 
 def write_traces(
@@ -185,24 +206,29 @@ def write_traces(
     engines: Engines,
     config: RunConfig,
     progress: Progress,
-) -> dict[str, str]:
+) -> dict[str, tuple[str, ...]]:
     """Traces by sample id, generated by the run's model, or its estimator's q1, where the store has none."""
     return _write(_manner(benchmark, config, engines.estimator), samples, store, engines, progress)
 
 
 def _write(
     manner: _Manner, samples: Sequence[Sample], store: Store, engines: Engines, progress: Progress
-) -> dict[str, str]:
+) -> dict[str, tuple[str, ...]]:
     form, decoding, opening = manner.form, manner.decoding, manner.opening
     how = [*engines.tracer_identity, form, asdict(decoding), _INSTRUCTION[form], RENDER_VERSION]
     generator = content_key(how)
     jobs = {sample.sample_id: tuple(trace_messages(sample, form, manner.shots)) for sample in samples}
     keys = {sample_id: prompt_key(messages) for sample_id, messages in jobs.items()}
     done = store.generations(generator)
-    todo = {keys[i]: messages for i, messages in jobs.items() if keys[i] not in done}
+    todo = {
+        drawn_key(keys[i], draw): Chat(messages, opening, draw)
+        for i, messages in jobs.items()
+        for draw in range(manner.draws)
+        if drawn_key(keys[i], draw) not in done
+    }
     if todo:
         order = sorted(todo)
-        chats = [Chat(todo[key], opening) for key in order]
+        chats = [todo[key] for key in order]
         writer = engines.writing(decoding, chats, engines.tracer)
         progress.say(f"traces: {writer.name}")
         with progress.stage("writing traces", len(order)) as step:
@@ -214,4 +240,13 @@ def _write(
                 store.add_generations(generator, rows)
                 step(len(batch))
         done = store.generations(generator)
-    return {sample_id: done.get(key, ("", False))[0] for sample_id, key in keys.items()}
+    draws = range(manner.draws)
+    return {
+        sample_id: tuple(done.get(drawn_key(key, draw), ("", False))[0] for draw in draws)
+        for sample_id, key in keys.items()
+    }
+
+
+def drawn_key(prompt: str, draw: int) -> str:
+    """Identifies one of several texts that are drawn for a prompt; the first has the prompt's own key."""
+    return content_key([prompt, draw]) if draw else prompt

@@ -92,10 +92,9 @@ def make_result(
     }
     result["manifest"] = _manifest(plan, embedder)
     result["warnings"] = find_warnings(plan.benchmark, result, config)
-    features = {k: v for k, v in plan.traces.features.items() if v is not None}
     keys = {s.sample_id: key for g in groups for s, key in zip(g.samples, g.keys, strict=True)}
     by_sample = {sample_id: prompts.get(key) if key else None for sample_id, key in keys.items()}
-    return result, detail_rows(subsets, answers, features, by_sample, missing.reasons)
+    return result, detail_rows(subsets, answers, plan.traces.features, by_sample, missing.reasons)
 
 
 def _manifest(plan: Plan, embedder: EmbedderSource) -> dict[str, Any]:

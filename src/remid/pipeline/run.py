@@ -17,6 +17,7 @@ from remid.pipeline.components import component_units
 from remid.pipeline.config import RunConfig
 from remid.pipeline.engines import EngineConfig, Engines, run_engines, with_server
 from remid.pipeline.measure import SubsetScores
+from remid.pipeline.mix import mix_scores
 from remid.pipeline.plan import Plan, make_plan
 from remid.pipeline.progress import Progress
 from remid.pipeline.results import SCHEMA_VERSION, make_result
@@ -115,6 +116,7 @@ def score_plan(plan: Plan, store: Store, engines: Engines, progress: Progress, *
     def score(part: Plan) -> None:
         if not replay:
             score_units(part.units, store, part.scorer_id, engines, part.config, progress)
+        mix_scores(part, store)
 
     if plan.config.until_se is None:
         score(plan)

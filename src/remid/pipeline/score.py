@@ -58,20 +58,23 @@ def text_key(text: str) -> str:
 
 
 def plan_units(
-    prompts: Sequence[tuple[Message, ...] | None], texts: Mapping[str, Texts], design: PairDesign
+    prompts: Sequence[Sequence[tuple[Message, ...]]], texts: Mapping[str, Texts], design: PairDesign
 ) -> list[Unit]:
     """Units of one subset: under x_i, every policy's y_i and its y_j for the negatives j of i.
 
-    prompts: per sample, or None where the sample has no prompt (its trace is missing).
+    prompts: per sample, one for each of its traces (none where the trace is missing).
     """
     units = []
-    for i, messages in enumerate(prompts):
-        if messages is None:
-            continue
-        rows = (i, *(int(j) for j in design.negatives_Bm[i]))
-        wanted = dict.fromkeys(text for answers in texts.values() for j in rows if (text := answers[j]) is not None)
-        units.append(Unit(prompt_key(messages), messages, tuple(wanted)))
+    for i, of_sample in enumerate(prompts):
+        wanted = texts_under(i, texts, design)
+        units += [Unit(prompt_key(messages), messages, wanted) for messages in dict.fromkeys(of_sample)]
     return units
+
+
+def texts_under(i: int, texts: Mapping[str, Texts], design: PairDesign) -> tuple[str, ...]:
+    """Every policy's response to x_i and to the negatives of i, each once."""
+    rows = (i, *(int(j) for j in design.negatives_Bm[i]))
+    return tuple(dict.fromkeys(text for answers in texts.values() for j in rows if (text := answers[j]) is not None))
 
 
 def score_units(

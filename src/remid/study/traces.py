@@ -46,9 +46,11 @@ def traces_study(
     names = chosen_settings(settings)
     if config.traces not in {"data", "model"}:
         raise ConfigError("traces: this study needs traces; use --traces data or --traces model")
+    if config.trace_draws > 1:
+        raise ConfigError("trace_draws: this study changes one trace of each sample")
     with Store(folder) as store, run_engines(config, None, progress) as engines:
         plan = make_plan(config, store, engines, progress)
-        own = plan.traces.features
+        own = plan.traces.single
         features = {name: setting_features(name, plan.groups, own, config.seed) for name in names}
         plans = {name: with_features(plan, features[name]) for name in names}
         units = [unit for one in plans.values() for unit in one.units]
@@ -80,14 +82,15 @@ def with_features(plan: Plan, features: Features | None) -> Plan:
     A sample without features of its own (None) has no prompt in any setting, also not in the one without traces:
     settings are compared on the same samples.
     """
-    own = plan.traces.features
+    own = plan.traces.single
 
     def prompts(group: Group) -> Group:
         made = []
         for sample in group.samples:
             text = None if features is None else features[sample.sample_id]
             lost = own[sample.sample_id] is None or (features is not None and text is None)
-            made.append(None if lost else tuple(role_play_messages(sample, text, version=plan.traces.prompts)))
+            said = tuple(role_play_messages(sample, text, version=plan.traces.prompts))
+            made.append(() if lost else (said,))
         return replace(group, prompts=tuple(made))
 
     return replace(plan, groups=tuple(prompts(group) for group in plan.groups))

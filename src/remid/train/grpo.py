@@ -1,6 +1,6 @@
 """GRPO stages on TRL's GRPOTrainer, in which everything that a prompt's completions share is computed once.
 
-What is ours: completions are sampled behind one copy of their prompt (train/rollout.py), log-probabilities with
+What is ours: completions are sampled behind one copy of their prompt (lm/sampling.py), log-probabilities with
 gradients are computed packed (train/shared.py), so groups stay together in micro-batches; and at every step it is
 asserted that what learns is one adapter and nothing else.
 """
@@ -23,10 +23,10 @@ from trl.trainer.utils import split_tensor_dict
 from remid.lm.adapters import activate, frozen_copy, trainable_names
 from remid.lm.branches import branches
 from remid.lm.chat import ChatRenderer, Message
+from remid.lm.sampling import sample_completions
 from remid.train.arguments import common_arguments
 from remid.train.config import GrpoSettings
 from remid.train.resume import last_checkpoint
-from remid.train.rollout import sample_completions
 from remid.train.shared import completion_logps, packs
 
 #: Optimizer steps between two checkpoints: one costs about as much as writing the adapters and twice that.
