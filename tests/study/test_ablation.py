@@ -21,7 +21,8 @@ from remid.pipeline.prompts import role_play_messages
 from remid.pipeline.reason import trace_messages
 from remid.pipeline.traces import parse_trace
 from remid.study import ablation as study
-from remid.study.ablation import Scores, drawn_evenly, tables
+from remid.study.ablation import drawn_evenly
+from remid.study.ablation_tables import Row, Scores, tables
 from remid.study.arms import ARMS, arm_settings, chosen_arms
 from remid.study.crossed import crossed_mean, crossed_ratio
 from remid.study.hops_base import BaseTraining, _draw, _rows, make_tokenizer
@@ -78,7 +79,7 @@ def made(n: int = 60) -> tuple[dict[str, list[Scores]], list[str], np.ndarray]:
     return scored, ["id"] * (n // 2) + ["user"] * (n - n // 2), truth_I
 
 
-def find(rows: list[study.Row], **where: object) -> study.Row:
+def find(rows: list[Row], **where: object) -> Row:
     (row,) = (row for row in rows if all(row[key] == value for key, value in where.items()))
     return row
 
@@ -105,6 +106,39 @@ def test_tables_say_what_was_put_in() -> None:
     order = find(found["orderings"], shift="user")
     assert order["holds"]
     assert order["p_value"] < 1e-6
+
+
+def test_arms_that_were_mixed_are_arms_of_their_own_with_an_order_of_their_own() -> None:
+    scored, shifts, truth_I = made()
+    better = {
+        arm: [replace(one, mixed=tuple(nats and nats + 0.05 for nats in one.nats)) for one in many]
+        if arm != "none"
+        else many
+        for arm, many in scored.items()
+    }
+    found = tables(better | study._mixed(better), shifts, truth_I, 0.95)
+    assert list(dict.fromkeys(row["arm"] for row in found["levels"])) == [
+        "full",
+        "sft",
+        "none",
+        "full-mixed",
+        "sft-mixed",
+    ]
+    assert find(found["gaps"], arm="full-mixed", shift="all")["gap"] == pytest.approx(0.05, abs=0.03)
+    assert find(found["levels"], arm="full-mixed", shift="all")["parse_failures"] is None
+    chains = {tuple(row["order"]): row for row in found["orderings"] if row["shift"] == "all"}
+    assert set(chains) == {("full", "sft", "none"), ("full-mixed", "sft-mixed", "none")}
+    assert all(row["holds"] and row["p_value"] < 1e-6 for row in chains.values())
+    # The step to `none`, which stands before the mixed arms in the table, is turned round.
+    worse = {
+        arm: [replace(one, mixed=tuple(n and n - 9 for n in one.nats)) for one in many] for arm, many in scored.items()
+    }
+    del worse["none"]
+    found = tables(scored | study._mixed(worse), shifts, truth_I, 0.95)
+    (row,) = (r for r in found["orderings"] if r["shift"] == "all" and r["order"][0] == "full-mixed")
+    assert not row["holds"]
+    assert row["p_value"] > 0.999
+    assert {row["arm"] for row in found["readings"]} == set()
 
 
 def test_readings_tell_a_q2_that_does_not_read_from_a_q1_that_has_nothing_to_say() -> None:
@@ -158,14 +192,19 @@ def test_a_wrong_order_is_no_order() -> None:
 
 def test_the_page_shows_any_table() -> None:
     scored, shifts, truth_I = made(8)
-    for truth in (truth_I, None):
+    mixed = {
+        arm: [replace(one, mixed=one.nats) if arm != "none" else one for one in many] for arm, many in scored.items()
+    }
+    for truth, draws in ((truth_I, 1), (None, 1), (truth_I, 4)):
         runs = [
             {"arm": arm, "seed": k, "best": "round 1", "seconds": 1.0, "cold_start": None, "examples": []}
             for arm in scored
             for k in range(3)
         ]
-        result = {**tables(scored, shifts, truth, 0.95), "runs": runs, "confidence": 0.95, "n_seeds": 3}
+        shown = scored if draws == 1 else scored | study._mixed(mixed)
+        result = {**tables(shown, shifts, truth, 0.95), "runs": runs, "confidence": 0.95, "n_seeds": 3, "draws": draws}
         sections = ablation_sections(result)
+        assert ("draws 4 traces" in sections[0].text) == (draws == 4)
         assert len(sections) == (4 if truth is not None else 3)
         assert all(len(row) == len(t.columns) for section in sections for t in section.tables for row in t.rows)
 

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hops_small import small
 
 from remid.data import read_benchmark
 from remid.errors import ConfigError, StoreError
-from remid.lm.adapters import new_adapters, read_chain, read_estimator
+from remid.lm.adapters import load_weights, new_adapters, read_chain, read_estimator
 from remid.lm.chat import ChatRenderer
 from remid.lm.models import find_model, load_model
 from remid.pipeline.progress import Progress
-from remid.study.ablation import Material, Scores, _one, _texts_and_base
+from remid.pipeline.reason import drawn_key, trace_messages
+from remid.pipeline.score import prompt_key
+from remid.pipeline.traces import parse_trace
+from remid.study.ablation import Material, _one, _texts_and_base
+from remid.study.ablation_tables import Scores
 from remid.study.arms import arm_settings
 from remid.study.borrow import borrow, borrow_texts
 from remid.study.reference_scores import reference_scores
@@ -223,3 +230,55 @@ def test_a_shared_adapters_texts_are_asked_for_once(material: Material, tmp_path
         store.add_generations("author", [("asked", "told", True)])
     borrow_texts(config, runs / "shared-sft-0")
     assert [path.name for path in (runs / "shared-sft-0").iterdir()] == ["store.sqlite"]
+
+
+def test_mixed_scores_are_the_mean_over_traces_that_q1_drew(
+    material: Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = arm_settings(material.settings(0), "sft")
+    estimator, tests = train_corl(config, tmp_path / "run", QUIET), items(config)
+
+    def as_text(tokenizer: Any, ids: Sequence[int], end: int) -> tuple[str, bool]:
+        """What this untaught q1 draws follows no format; two in three of these do, and no two draws are the same."""
+        word = tokenizer.decode(list(ids)[:3])
+        return (f"## Core Features\nContent: {word}\nStyle: s" if ids[0] % 3 else "no", True)
+
+    monkeypatch.setattr("remid.study.reference_scores.as_text", as_text)
+
+    def made(store: Path, draws: int) -> Scores:
+        found = reference_scores(estimator, config, tests, store, QUIET, best="", begin=0.0, draws=draws)
+        return replace(found, seconds=0.0)
+
+    single, mixed = made(tmp_path / "a", 1), made(tmp_path / "b", 4)
+    assert replace(mixed, mixed=None) == single
+    again = made(tmp_path / "b", 4)  # found in the store
+    assert again == mixed
+    db = sqlite3.connect(tmp_path / "b" / "store.sqlite")
+    written = dict(db.execute("SELECT prompt, text FROM generations"))
+    db.close()
+    loaded = load_model(find_model(config.model), device="cpu", dtype="float32")
+    model = new_adapters(loaded.model, config.lora, ("q1", "q2"), config.seed)
+    load_weights(model, "q2", read_estimator(estimator).q2[0], loaded.source.fingerprint)
+    renderer, scorer = ChatRenderer(loaded.tokenizer), AdapterScorer(model, loaded, config.max_tokens)
+    assert mixed.mixed is not None
+    parsed = set()
+    for sample, value in zip(tests, mixed.mixed, strict=True):
+        key = prompt_key(tuple(trace_messages(sample, "compact")))
+        # The first draw has the prompt's own key, like the greedy trace of the other generator.
+        texts = [written[drawn_key(key, k)] for k in range(1, 4)] + [drawn_first(tmp_path / "b", key)]
+        features = [parse_trace(text).features for text in texts]
+        parsed |= {f is not None for f in features}
+        pairs = [reference_pair(sample, f, renderer) for f in features]
+        likelihoods = [found.nats for pair in pairs if (found := scorer.score("q2", [pair])[0]) is not None]
+        assert value == pytest.approx(np.logaddexp.reduce(likelihoods) - np.log(4), abs=1e-4)
+    assert parsed == {True, False}
+    assert mixed.mixed != single.nats
+
+
+def drawn_first(folder: Path, key: str) -> str:
+    """The first drawn trace under a prompt, of the two generators of the store the one with more rows."""
+    db = sqlite3.connect(folder / "store.sqlite")
+    most = "SELECT generator FROM generations GROUP BY generator ORDER BY COUNT(*) DESC LIMIT 1"
+    (text,) = db.execute(f"SELECT text FROM generations WHERE prompt=? AND generator=({most})", (key,)).fetchone()
+    db.close()
+    return str(text)

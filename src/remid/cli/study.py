@@ -154,6 +154,14 @@ def ablation(
     limit: Annotated[
         int | None, typer.Option(min=2, help="Test samples per shift at most, drawn evenly over its subsets.")
     ] = None,
+    trace_draws: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Above 1: also score arms with reasoning by the mean over so many traces of their q1, as remid run "
+            "--trace-draws does.",
+        ),
+    ] = 1,
     confidence: Confidence = 0.95,
     quiet: Quiet = False,
 ) -> None:
@@ -174,7 +182,9 @@ def ablation(
         settings["data"] = data
     material = given_material(settings) if world is None else hops_material(out / "world", settings, progress)
     names = [name.strip() for name in arms.split(",") if name.strip()]
-    result = ablation_study(material, names, seeds, out, progress, limit=limit, confidence=confidence)
+    result = ablation_study(
+        material, names, seeds, out, progress, limit=limit, draws=trace_draws, confidence=confidence
+    )
     manifest = {key: result[key] for key in ("config", "n_seeds", "confidence")}
     _leave(out, TITLE, LEDE, ablation_sections(result), result, manifest)
 

@@ -52,6 +52,15 @@ ARMS: Mapping[str, Arm] = MappingProxyType(
     }
 )
 
+#: Behind an arm's name: the same estimator, scored by the mean over several traces that its q1 draws.
+MIXED = "-mixed"
+
+
+def arm_words(name: str) -> str:
+    """What an arm is, in tables."""
+    words = ARMS[name.removesuffix(MIXED)].words
+    return f"{words}; mean over drawn traces" if name.endswith(MIXED) else words
+
 
 def chosen_arms(names: Sequence[str]) -> tuple[str, ...]:
     """The arms in our order. Raises ConfigError for an unknown one, or for fewer than two."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from remid.report.sheet import Figure, Row, Section, Table, bars, label, line, plain
 from remid.report.text import percent
-from remid.study.arms import ARMS
+from remid.study.arms import arm_words
 
 TITLE = "What do reasoning and CoRL give the estimator?"
 LEDE = (
@@ -53,7 +53,7 @@ def _levels(result: dict[str, Any]) -> Section:
         failed = mine[-1]["parse_failures"]
         rows.append(
             (
-                ARMS[arm].words,
+                arm_words(arm),
                 *(_with_interval(row, "perplexity") for row in mine),
                 plain(mine[-1]["trace_tokens"], 1),
                 "n/a" if failed is None else percent(failed),
@@ -72,13 +72,18 @@ def _levels(result: dict[str, Any]) -> Section:
         mine = [_find(result["levels"], arm=arm, shift=shift) for shift in shifts]
         y = [row["perplexity"] for row in mine]
         error = bars(mine, "perplexity_low", "perplexity", "perplexity_high")
-        traces.append(line(ARMS[arm].words, [label(s) for s in shifts], y, k, error_y=error, mode="markers"))
+        traces.append(line(arm_words(arm), [label(s) for s in shifts], y, k, error_y=error, mode="markers"))
     layout = {"yaxis": {"title": {"text": "perplexity of references"}}, "scattermode": "group"}
     figure = Figure(tuple(traces), layout, "Perplexity of references by arm and shift; the table below has the numbers")
     text = (
         f"Each arm was trained with {result['n_seeds']} seed(s). An interval holds both what another draw of test "
         "items and what another training would change; with one seed only the former."
     )
+    if result["draws"] > 1:
+        text += (
+            f" Mean over drawn traces: q1 draws {result['draws']} traces for each reference, and q is q2's mean over "
+            "them, the law of an estimator that reasons before it speaks; the arm itself has one greedy trace."
+        )
     return Section("Perplexity of references", text, (figure,), (table,))
 
 
@@ -90,7 +95,7 @@ def _pairs(result: dict[str, Any]) -> Section:
         for shift in shifts:
             row = _find(result["pairs"], arm=one, against=other, shift=shift)
             cells.append(_with_interval(row, "ratio") + ("*" if row["significant"] else ""))
-        rows.append((ARMS[one].words, ARMS[other].words, *cells))
+        rows.append((arm_words(one), arm_words(other), *cells))
     table = Table(
         "Perplexity of the first arm over that of the second, paired over items and seeds; *: differs from 1 after "
         "Holm's correction over all pairs and shifts",
@@ -120,7 +125,7 @@ def _readings(result: dict[str, Any]) -> Section:
         rows = []
         for arm in arms:
             mine = [_find(result["readings"], arm=arm, shift=shift) for shift in shifts]
-            rows.append((ARMS[arm].words, *(_with_interval(row, name, 2, sign=True) for row in mine)))
+            rows.append((arm_words(arm), *(_with_interval(row, name, 2, sign=True) for row in mine)))
         counts = [_find(result["readings"], arm=arms[0], shift=shift) for shift in shifts]
         items = ", ".join(f"{row['shift']} {row[f'n_{name}']}" for row in counts)
         return Table(f"{caption}, nats/response; items: {items}", ("Arm", *shifts), tuple(rows))
@@ -144,7 +149,7 @@ def _better_q1(result: dict[str, Any]) -> tuple[Table, ...]:
         mine = [row for row in found if row is not None]
         if len(mine) == len(shifts):
             cells = (f"{_with_interval(row, 'ratio')} (p {_p(row['p_value'])})" for row in mine)
-            rows.append((ARMS[arm].words, *cells))
+            rows.append((arm_words(arm), *cells))
     caption = (
         "Perplexity with a trace like those of training over that of the arm without reasoning, paired, two-sided p "
         "(not corrected): what a q1 could give that writes such traces (no estimator where their rule sees the "
@@ -164,9 +169,9 @@ def _gaps(result: dict[str, Any]) -> Section:
     rows = []
     for arm in _arms(result):
         mine = [_find(result["gaps"], arm=arm, shift=shift) for shift in shifts]
-        rows.append((ARMS[arm].words, *(_with_interval(row, "gap") for row in mine)))
+        rows.append((arm_words(arm), *(_with_interval(row, "gap") for row in mine)))
     share = [
-        (ARMS[arm].words, *(_with_interval(_find(result["gaps"], arm=arm, shift=shift), "share") for shift in shifts))
+        (arm_words(arm), *(_with_interval(_find(result["gaps"], arm=arm, shift=shift), "share") for shift in shifts))
         for arm in _arms(result)
         if any(row["share"] is not None for row in result["gaps"] if row["arm"] == arm)
     ]
@@ -188,7 +193,7 @@ def _runs(result: dict[str, Any]) -> Section:
         found = plain(level["perplexity_per_seed"][row["seed"]], 3)
         start = row["cold_start"] or "its own"
         cost = f"{row['seconds']:.0f}"
-        rows.append((ARMS[row["arm"]].words, str(row["seed"]), row["best"], found, start, cost, trace[:160]))
+        rows.append((arm_words(row["arm"]), str(row["seed"]), row["best"], found, start, cost, trace[:160]))
     columns = ("Arm", "Seed", "kept", "perplexity, all", "cold start of", "seconds", "first trace of a test sample")
     text = (
         "What each training kept by its held-out likelihood (the cold start among it), and what it cost. Where the "
