@@ -108,7 +108,8 @@ def run(
         typer.Option(
             min=1,
             help="Where a model writes traces: draw so many for each sample, and take a response's mean probability "
-            "over them. 8 cost 2 to 3 times as much as one, and find responses likelier.",
+            "over them, instead of its probability under a single greedy one. Traces and responses cost so many times as "
+            "much, prompts little more.",
         ),
     ] = 1,
     negatives: Annotated[
