@@ -108,8 +108,8 @@ def run(
         typer.Option(
             min=1,
             help="Where a model writes traces: draw so many for each sample, and take a response's mean probability "
-            "over them, instead of its probability under a single greedy one. Traces and responses cost so many times as "
-            "much, prompts little more.",
+            "over them, instead of its probability under a single greedy one. Traces and responses cost so many times "
+            "as much, prompts little more.",
         ),
     ] = 1,
     negatives: Annotated[
