@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from remid.engine.local import LocalEngine
-from remid.engine.work import Chat, drawn_seed
+from remid.engine.work import Chat, seed_of
 from remid.lm.chat import ChatRenderer, Message
 from remid.lm.generate import Decoding
 from remid.lm.models import LoadedModel
 
 PLAIN = Decoding(max_new_tokens=8, temperature=1.0, top_p=1.0, seed=3)
 #: Cut at top_p, so that every text has a prompt of its own.
-CUT = Decoding(max_new_tokens=8, temperature=1.0, top_p=0.9, seed=3)
+CUT = Decoding(max_new_tokens=8, temperature=1.0, top_p=0.99, seed=3)
 
 
 def chats(draws: int, questions: int = 3) -> list[Chat]:
     asked = [(Message("user", f"Question {'x ' * k}?"),) for k in range(questions)]
-    return [Chat(messages, draw=draw) for messages in asked for draw in range(draws)]
+    return [Chat(messages, draw=draw) for messages in asked for draw in range(1, draws + 1)]
 
 
 def written(loaded: LoadedModel, decoding: Decoding, asked: list[Chat], times: int = 1_000) -> dict[Chat, str]:
@@ -46,7 +47,7 @@ def test_what_is_resumed_draws_what_a_whole_run_draws(
     shallow: LoadedModel, decoding: Decoding, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("remid.engine.local._BATCH", 4)
-    monkeypatch.setattr("remid.engine.local._ROWS", 8)
+    monkeypatch.setattr("remid.lm.sampling._ROWS", 8)
     asked = chats(4, questions=5)
     whole, first = written(shallow, decoding, asked), written(shallow, decoding, asked, times=2)
     assert 0 < len(first) < len(asked)
@@ -81,6 +82,20 @@ def test_a_prompt_is_run_once_for_all_its_draws(shallow: LoadedModel, monkeypatc
     assert [shape for shape in shapes if shape[1] == length] == [(6, length)]
 
 
+def test_what_is_drawn_beside_it_changes_no_draw(shallow: LoadedModel) -> None:
+    """Fewer samples, fewer draws, another worker's share: each text depends on its prompt and number."""
+    asked = chats(6, questions=4)
+    whole = written(shallow, PLAIN, asked)
+    for part in (asked[:7], asked[3::5], asked[-1:], chats(2, questions=4)):
+        assert written(shallow, PLAIN, part).items() <= whole.items()
+    assert written(shallow, PLAIN, [*asked, *asked[:2]]) == whole
+    other = written(shallow, replace(PLAIN, seed=4), asked)
+    assert sum(other[chat] == text for chat, text in whole.items()) < 4
+
+
 def test_seeds_of_draws() -> None:
-    assert drawn_seed(7, 0) == 7
-    assert len({drawn_seed(seed, draw) for seed in range(50) for draw in range(50)}) == 2_500
+    (one,) = chats(1, questions=1)
+    assert seed_of(replace(one, draw=0), 7) == 7
+    seeds = {seed_of(chat, seed) for chat in chats(20, questions=20) for seed in range(5)}
+    assert len(seeds) == 2_000
+    assert max(seeds) < 2**31

@@ -11,7 +11,7 @@ from openai_server import OpenAIServer
 from remid.engine.server_client import ServerClient
 from remid.engine.server_settings import ServerSettings
 from remid.engine.server_write import ServerWriter
-from remid.engine.work import Chat, Written, drawn_seed
+from remid.engine.work import Chat, Written, seed_of
 from remid.errors import EngineError
 from remid.lm.chat import Message
 from remid.lm.generate import Decoding
@@ -88,9 +88,12 @@ def test_decoding_settings_are_sent(server: OpenAIServer) -> None:
 
 
 def test_draws_of_one_chat_have_seeds_of_their_own(server: OpenAIServer) -> None:
-    asked = [Chat((Message("user", "Hello"),), draw=draw) for draw in range(3)]
+    asked = [Chat((Message("user", "Hello"),), draw=draw) for draw in range(4)]
     all_written(writer(server, Decoding(4, 1.0, top_p=1.0, seed=5)), asked)
-    assert {sent["seed"] for sent in server.requests} == {drawn_seed(5, draw) for draw in range(3)}
+    seeds = {sent["seed"] for sent in server.requests}
+    assert seeds == {seed_of(chat, 5) for chat in asked}
+    assert len(seeds) == 4
+    assert 5 in seeds
 
 
 def test_what_is_spent_is_what_the_server_counted(server: OpenAIServer) -> None:

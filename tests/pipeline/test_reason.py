@@ -108,8 +108,9 @@ def test_a_real_models_traces_are_kept_and_found_again(
 
     made = write()
     assert len(made) == 2 * draws
-    assert all(text.startswith("## Core Features\nContent: ") and len(text) > 30 for text in made.values())
+    assert all(text.startswith("## Core Features\nContent: ") for text in made.values())
     assert draws == 1 or len(set(made.values())) > 2
+    assert draws > 1 or all(len(text) > 30 for text in made.values())
     monkeypatch.setattr("remid.lm.models.load_model", None)
     assert write() == made
 

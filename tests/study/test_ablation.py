@@ -202,9 +202,10 @@ def test_the_page_shows_any_table() -> None:
             for k in range(3)
         ]
         shown = scored if draws == 1 else scored | study._mixed(mixed)
-        result = {**tables(shown, shifts, truth, 0.95), "runs": runs, "confidence": 0.95, "n_seeds": 3, "draws": draws}
+        result = {**tables(shown, shifts, truth, 0.95), "runs": runs, "confidence": 0.95, "n_seeds": 3}
+        result |= {"draws": {"count": draws, "temperature": 1.0}}
         sections = ablation_sections(result)
-        assert ("draws 4 traces" in sections[0].text) == (draws == 4)
+        assert ("draws 4 for" in sections[0].text) == (draws == 4)
         assert len(sections) == (4 if truth is not None else 3)
         assert all(len(row) == len(t.columns) for section in sections for t in section.tables for row in t.rows)
 

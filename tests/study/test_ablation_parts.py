@@ -25,7 +25,7 @@ from remid.pipeline.score import prompt_key
 from remid.pipeline.traces import parse_trace
 from remid.study.ablation import Material, _one, _texts_and_base
 from remid.study.ablation_tables import Scores
-from remid.study.arms import arm_settings
+from remid.study.arms import Draws, arm_settings
 from remid.study.borrow import borrow, borrow_texts
 from remid.study.reference_scores import reference_scores
 from remid.study.shared_adapter import train_shared
@@ -246,13 +246,17 @@ def test_mixed_scores_are_the_mean_over_traces_that_q1_drew(
     monkeypatch.setattr("remid.study.reference_scores.as_text", as_text)
 
     def made(store: Path, draws: int) -> Scores:
-        found = reference_scores(estimator, config, tests, store, QUIET, best="", begin=0.0, draws=draws)
+        found = reference_scores(estimator, config, tests, store, QUIET, best="", begin=0.0, draws=Draws(draws))
         return replace(found, seconds=0.0)
 
     single, mixed = made(tmp_path / "a", 1), made(tmp_path / "b", 4)
-    assert replace(mixed, mixed=None) == single
-    again = made(tmp_path / "b", 4)  # found in the store
-    assert again == mixed
+    assert replace(mixed, mixed=None, drawn_parsed=None) == single
+    assert mixed.drawn_parsed is not None
+    assert len(mixed.drawn_parsed) == 4 * len(tests)
+    assert made(tmp_path / "b", 4) == mixed  # found in the store
+    fewer = made(tmp_path / "c", 2)
+    assert fewer.mixed != mixed.mixed
+    assert made(tmp_path / "c", 4).mixed == pytest.approx(mixed.mixed, abs=1e-4)  # two of them found
     db = sqlite3.connect(tmp_path / "b" / "store.sqlite")
     written = dict(db.execute("SELECT prompt, text FROM generations"))
     db.close()
@@ -264,8 +268,7 @@ def test_mixed_scores_are_the_mean_over_traces_that_q1_drew(
     parsed = set()
     for sample, value in zip(tests, mixed.mixed, strict=True):
         key = prompt_key(tuple(trace_messages(sample, "compact")))
-        # The first draw has the prompt's own key, like the greedy trace of the other generator.
-        texts = [written[drawn_key(key, k)] for k in range(1, 4)] + [drawn_first(tmp_path / "b", key)]
+        texts = [written[drawn_key(key, k)] for k in range(1, 5)]
         features = [parse_trace(text).features for text in texts]
         parsed |= {f is not None for f in features}
         pairs = [reference_pair(sample, f, renderer) for f in features]
@@ -273,12 +276,3 @@ def test_mixed_scores_are_the_mean_over_traces_that_q1_drew(
         assert value == pytest.approx(np.logaddexp.reduce(likelihoods) - np.log(4), abs=1e-4)
     assert parsed == {True, False}
     assert mixed.mixed != single.nats
-
-
-def drawn_first(folder: Path, key: str) -> str:
-    """The first drawn trace under a prompt, of the two generators of the store the one with more rows."""
-    db = sqlite3.connect(folder / "store.sqlite")
-    most = "SELECT generator FROM generations GROUP BY generator ORDER BY COUNT(*) DESC LIMIT 1"
-    (text,) = db.execute(f"SELECT text FROM generations WHERE prompt=? AND generator=({most})", (key,)).fetchone()
-    db.close()
-    return str(text)

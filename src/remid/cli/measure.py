@@ -109,9 +109,13 @@ def run(
             min=1,
             help="Where a model writes traces: draw so many for each sample, and take a response's mean probability "
             "over them, instead of its probability under a single greedy one. Traces and responses cost so many times "
-            "as much, prompts little more.",
+            "as much, prompts little more (on a server everything).",
         ),
     ] = 1,
+    trace_temperature: Annotated[
+        float,
+        typer.Option(help="With --trace-draws: 1 is the model's own law; the lower, the nearer to its greedy trace."),
+    ] = 1.0,
     negatives: Annotated[
         int, typer.Option(help="Negatives per sample: more cost, shorter intervals. Below 4 they are needlessly wide.")
     ] = 4,
@@ -175,6 +179,7 @@ def run(
         "traces": traces.value,
         "trace_format": trace_format.value,
         "trace_draws": trace_draws,
+        "trace_temperature": trace_temperature,
         "negatives": negatives,
         "components": components.value,
         "component_partners": component_partners,

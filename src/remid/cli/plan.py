@@ -44,7 +44,8 @@ def plan(
         raise ConfigError(f"plan: a wished precision must be a positive number of nats, got {wish:g}")
     subsets = scored_subsets(pilot)
     policies = _policies(subsets, policy)
-    cost = _cost(load_run(pilot).result["scoring"], len(policies) + 1)
+    found = load_run(pilot).result
+    cost = _cost(found["scoring"], len(policies) + 1, found["traces"].get("draws", 1))
     rows = [row for name in policies for row in _rows(subsets, name, goal, wish, cost, remi)]
     if not rows:
         raise ConfigError(f"plan: {pilot} holds no shift to compare ID with; --remi plans for R-EMI alone")
@@ -68,13 +69,13 @@ def _policies(subsets: Sequence[SubsetScores], wanted: list[str] | None) -> list
     return wanted or [name for name in have if name not in CONTROLS] or have
 
 
-def _cost(scoring: dict[str, Any], answerers: int) -> Cost:
-    """Mean tokens as the pilot had them."""
+def _cost(scoring: dict[str, Any], answerers: int, draws: int) -> Cost:
+    """Mean tokens as the pilot had them. draws: traces of a sample, under each of which a response is scored again."""
     from remid.estimate.planning import Cost
 
     return Cost(
         scoring["n_prompt_tokens"] / max(scoring["n_prompts"], 1),
-        scoring["n_continuation_tokens"] / max(scoring["n_continuations"], 1),
+        draws * scoring["n_continuation_tokens"] / max(scoring["n_continuations"], 1),
         answerers,
     )
 

@@ -158,10 +158,11 @@ def ablation(
         int,
         typer.Option(
             min=1,
-            help="Above 1: also score arms with reasoning by the mean over so many traces of their q1, as remid run "
-            "--trace-draws does.",
+            help="Above 1: also score arms with reasoning by q2's mean over so many traces that their q1 draws "
+            "(docs/ablation.md).",
         ),
     ] = 1,
+    trace_temperature: Annotated[float, typer.Option(help="With --trace-draws: 1 is q1's own law.")] = 1.0,
     confidence: Confidence = 0.95,
     quiet: Quiet = False,
 ) -> None:
@@ -170,6 +171,7 @@ def ablation(
     from remid.pipeline.progress import Progress
     from remid.study.ablation import ablation_study, given_material
     from remid.study.ablation_world import hops_material
+    from remid.study.arms import Draws
     from remid.study.show_ablation import LEDE, TITLE, ablation_sections
     from remid.train.config import read_settings
 
@@ -182,9 +184,8 @@ def ablation(
         settings["data"] = data
     material = given_material(settings) if world is None else hops_material(out / "world", settings, progress)
     names = [name.strip() for name in arms.split(",") if name.strip()]
-    result = ablation_study(
-        material, names, seeds, out, progress, limit=limit, draws=trace_draws, confidence=confidence
-    )
+    draws = Draws(trace_draws, trace_temperature)
+    result = ablation_study(material, names, seeds, out, progress, limit=limit, draws=draws, confidence=confidence)
     manifest = {key: result[key] for key in ("config", "n_seeds", "confidence")}
     _leave(out, TITLE, LEDE, ablation_sections(result), result, manifest)
 

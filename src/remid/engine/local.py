@@ -6,10 +6,9 @@ import json
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from remid.engine.work import Chat, Scored, Work, Written, drawn_seed
+from remid.engine.work import Chat, Scored, Work, Written
 from remid.errors import DeviceError, RenderError
 
 if TYPE_CHECKING:
@@ -19,8 +18,6 @@ if TYPE_CHECKING:
 
 #: Chats that are answered together.
 _BATCH = 16
-#: Texts that are drawn together where prompts are shared.
-_ROWS = 64
 
 
 class LocalEngine:
@@ -76,8 +73,9 @@ class LocalEngine:
                 prompts[number] = ids
         if refused:
             yield refused
-        write = self._draw if self._decoding.plain else self._continue
-        yield from write(prompts, [chat.draw for chat in chats], renderer.end_of_turn_id, self._decoding)
+        draw = [chat.draw for chat in chats]
+        write = self._draw if self._decoding.plain and any(draw) else self._continue
+        yield from write(prompts, draw, renderer.end_of_turn_id, self._decoding)
 
     def _continue(
         self, prompts: dict[int, list[int]], draw: Sequence[int], end: int, decoding: Decoding
@@ -99,35 +97,34 @@ class LocalEngine:
     def _draw(
         self, prompts: dict[int, list[int]], draw: Sequence[int], end: int, decoding: Decoding
     ) -> Iterator[list[Written]]:
-        """All texts of the same prompt behind one run of it; as many of each prompt in a batch."""
+        """All texts of a prompt behind one run of it; each depends on its prompt and number alone, but for rounding."""
         from remid.lm.branches import branches
         from remid.lm.generate import as_text
-        from remid.lm.sampling import sample_completions
+        from remid.lm.sampling import draw_batches, sample_completions
 
-        same: dict[tuple[int, ...], list[int]] = {}
-        for number in sorted(prompts, key=lambda number: draw[number]):
-            same.setdefault(tuple(prompts[number]), []).append(number)
-        order = sorted(same.items(), key=lambda one: (len(one[1]), -len(one[0]), one[0]))
+        places: dict[tuple[int, ...], dict[int, list[int]]] = {}
+        for place, ids in prompts.items():
+            places.setdefault(tuple(ids), {}).setdefault(draw[place], []).append(place)
         branched = branches(self._loaded.model)
-        for count, group in groupby(order, key=lambda one: len(one[1])):
-            todo = list(group)
-            size = max(1, _ROWS // count)
-            for start in range(0, len(todo), size):
-                batch = todo[start : start + size]
-                numbers = [number for _, many in batch for number in many]
-                with _device_faults(self._loaded.device):
-                    drawn = sample_completions(
-                        self._loaded.model,
-                        [list(ids) for ids, _ in batch],
-                        count,
-                        end_of_turn=end,
-                        max_new_tokens=decoding.max_new_tokens,
-                        temperature=decoding.temperature,
-                        seed=drawn_seed(decoding.seed, _named([draw[k] for k in numbers])),
-                        branched=branched,
-                    )
-                texts = [as_text(self._loaded.tokenizer, ids, end) for many in drawn for ids, _ in many]
-                yield [Written(k, text, finished) for k, (text, finished) in zip(numbers, texts, strict=True)]
+        asked = {ids: sorted(by_draw) for ids, by_draw in places.items()}
+        for batch in draw_batches(asked, decoding.max_new_tokens):
+            with _device_faults(self._loaded.device):
+                drawn = sample_completions(
+                    self._loaded.model,
+                    [ids for ids, _ in batch],
+                    [numbers for _, numbers in batch],
+                    end_of_turn=end,
+                    max_new_tokens=decoding.max_new_tokens,
+                    temperature=decoding.temperature,
+                    seed=decoding.seed,
+                    branched=branched,
+                )
+            yield [
+                Written(place, *as_text(self._loaded.tokenizer, said, end))
+                for (ids, numbers), many in zip(batch, drawn, strict=True)
+                for number, (said, _) in zip(numbers, many, strict=True)
+                for place in places[ids][number]
+            ]
 
 
 def _named(content: Sequence[Any]) -> int:

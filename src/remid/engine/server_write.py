@@ -12,7 +12,7 @@ from remid.engine.server_faults import MalformedError, RequestError, UnansweredE
 from remid.engine.server_opening import continues, with_opening, without_opening
 from remid.engine.server_settings import ServerSettings
 from remid.engine.spending import Cost, Spent, Tokens, estimate_cost, prompt_bound
-from remid.engine.work import Chat, Written, drawn_seed
+from remid.engine.work import Chat, Written, seed_of
 from remid.errors import EngineError
 from remid.lm.chat import Message
 
@@ -107,26 +107,26 @@ class ServerWriter:
         """Text and whether it came to its end."""
         messages, extra = with_opening(chat, self._opening)
         most = Tokens(prompt_bound(messages), self._decoding.max_new_tokens)
-        field = self._limit_field
+        field, seed = self._limit_field, seed_of(chat, self._decoding.seed)
 
         try:
-            text, finished = self._client.post(_PATH, self._body(messages, field, chat.draw) | extra, most, self._read)
+            text, finished = self._client.post(_PATH, self._body(messages, field, seed) | extra, most, self._read)
         except RequestError as fault:
             # OpenAI's newer models know the limit under another name only, older servers under the first only.
             if field != "max_tokens" or "max_completion_tokens" not in str(fault):
                 raise
             self._limit_field = "max_completion_tokens"
-            body = self._body(messages, self._limit_field, chat.draw) | extra
+            body = self._body(messages, self._limit_field, seed) | extra
             text, finished = self._client.post(_PATH, body, most, self._read)
         text = without_opening(text, chat.opening)
         # Cut off in the middle of a character, the bytes of its first tokens decode to a replacement mark.
         return (text if finished else text.rstrip("\ufffd")).strip(), finished
 
-    def _body(self, messages: Sequence[Message], limit_field: str, draw: int = 0) -> dict[str, Any]:
+    def _body(self, messages: Sequence[Message], limit_field: str, seed: int = 0) -> dict[str, Any]:
         decoding = self._decoding
         fields: dict[str, Any] = {"temperature": decoding.temperature}
         if decoding.temperature > 0:
-            fields |= {"top_p": decoding.top_p, "seed": drawn_seed(decoding.seed, draw)}
+            fields |= {"top_p": decoding.top_p, "seed": seed}
         if decoding.repetition_penalty != 1.0:  # not OpenAI's: vLLM, SGLang and others have it
             fields["repetition_penalty"] = decoding.repetition_penalty
         kept = {name: value for name, value in fields.items() if name not in self._settings.omit}

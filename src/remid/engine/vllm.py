@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from remid.engine.work import Chat, Scored, Work, Written, drawn_seed
+from remid.engine.work import Chat, Scored, Work, Written, seed_of
 from remid.errors import EngineError
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ class VllmWriter:
             part = range(start, min(start + _BATCH, len(chats)))
             prompts = {index: self._ids(chats[index]) for index in part}
             fits = [index for index in part if len(prompts[index]) <= self._room]
-            params = [self._params(chats[index].draw) for index in fits]
+            params = [self._params(seed_of(chats[index], self._decoding.seed)) for index in fits]
             outputs = _generate(self._llm, [{"prompt_token_ids": prompts[index]} for index in fits], params)
             written = [read_written(index, output) for index, output in zip(fits, outputs, strict=True)]
             yield written + [
@@ -118,13 +118,13 @@ class VllmWriter:
                 if len(prompts[index]) > self._room
             ]
 
-    def _params(self, draw: int) -> Any:
+    def _params(self, seed: int) -> Any:
         decoding = self._decoding
         return _import_vllm().SamplingParams(
             max_tokens=decoding.max_new_tokens,
             temperature=decoding.temperature,
             top_p=decoding.top_p if decoding.temperature > 0 else 1.0,
-            seed=drawn_seed(decoding.seed, draw) if decoding.temperature > 0 else None,
+            seed=seed if decoding.temperature > 0 else None,
             repetition_penalty=decoding.repetition_penalty,
             stop_token_ids=[self._renderer.end_of_turn_id],
         )

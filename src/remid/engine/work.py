@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -9,7 +11,7 @@ from typing import Protocol
 from remid.lm.chat import Message
 from remid.lm.work import Scored, TokenLogProbs, Work
 
-__all__ = ["Chat", "Scored", "ScoringEngine", "TokenLogProbs", "Work", "WritingEngine", "Written", "drawn_seed"]
+__all__ = ["Chat", "Scored", "ScoringEngine", "TokenLogProbs", "Work", "WritingEngine", "Written", "seed_of"]
 
 
 class ScoringEngine(Protocol):
@@ -31,16 +33,21 @@ class ScoringEngine(Protocol):
 @dataclass(frozen=True, slots=True)
 class Chat:
     """One text to write: a conversation that ends with the other side's turn. opening: begun for the model, kept out
-    of its answer. draw: number among the texts that are sampled for these messages, which differ by it."""
+    of its answer. draw: number, from 1, among several texts that are sampled for these messages and
+    differ by it; 0: there is one."""
 
     messages: tuple[Message, ...]
     opening: str = ""
     draw: int = 0
 
 
-def drawn_seed(seed: int, draw: int) -> int:
-    """For samplers that seed every text by itself: another seed for each draw (Chat.draw)."""
-    return seed + 1_000_003 * draw
+def seed_of(chat: Chat, seed: int) -> int:
+    """For samplers that seed every text by itself: a text that is one of several has a seed of its own, since with one
+    for all, draws of different chats would share their chance."""
+    if not chat.draw:
+        return seed
+    said = json.dumps([seed, chat.draw, [[m.role, m.content] for m in chat.messages]])
+    return zlib.crc32(said.encode()) >> 1  # some servers take 31 bits
 
 
 @dataclass(frozen=True, slots=True)

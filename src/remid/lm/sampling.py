@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from itertools import groupby
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from remid.lm.branches import Branches, branching
 from remid.lm.merged import merged
 from remid.lm.room import roomy_cache
+from remid.types import FloatArray
+
+#: Completions, and tokens of prompts and completions, in a batch at most.
+_ROWS, _TOKENS = 64, 1 << 16
 
 Ids = list[int]
+Prompt = tuple[int, ...]
 Sampled = tuple[Ids, list[float]]
 """A completion's ids, with its end of turn where it came to it, and the log-probability of each at the temperature."""
 
@@ -23,8 +31,8 @@ Sampled = tuple[Ids, list[float]]
 @torch.inference_mode()
 def sample_completions(
     model: Any,
-    prompts: Sequence[Ids],
-    count: int,
+    prompts: Sequence[Sequence[int]],
+    count: int | Sequence[Sequence[int]],
     *,
     end_of_turn: int,
     max_new_tokens: int,
@@ -32,12 +40,18 @@ def sample_completions(
     seed: int = 0,
     branched: bool = False,
 ) -> list[list[Sampled]]:
-    """`count` completions of each prompt. The same arguments and weights draw the same, whatever was drawn before.
+    """Several completions of each prompt. What is drawn depends on the prompt, the seed and the completion's number
+    alone, whatever is drawn beside it, but for rounding.
 
-    Dropout is off meanwhile. Rows that have ended leave the batch once half of them have. branched: whether the model
-    may be run so that they share their prompt's keys (lm/branches.py).
+    count: how many of each, or the numbers of each prompt's, by which they differ, as many of every prompt; counted,
+    they begin at 0, and go on where a prompt comes again. branched: whether the model may be run so that they share
+    their prompt's keys (lm/branches.py). Dropout is off meanwhile. Rows that have ended leave the batch once half of
+    them have.
     """
-    generator = torch.Generator(device=model.device).manual_seed(_seed(prompts, seed))
+    numbers = _counted(prompts, count) if isinstance(count, int) else count
+    count = len(numbers[0])
+    chance_NT = torch.from_numpy(_chances(prompts, numbers, max_new_tokens, seed))
+    chance_NT = chance_NT.to(model.device)
     training = model.training
     model.eval()
     try:
@@ -45,9 +59,31 @@ def sample_completions(
             kind = _Branched if branched else _Copied
             running = kind(model, prompts, count, end_of_turn, max_new_tokens)
             with running.writing():
-                return _sample(running, count, end_of_turn, max_new_tokens, lambda x: _draw(x, temperature, generator))
+                return _sample(running, count, end_of_turn, chance_NT, temperature)
     finally:
         model.train(training)
+
+
+def draw_batches(
+    asked: Mapping[Prompt, Sequence[int]], max_new_tokens: int
+) -> Iterator[list[tuple[Prompt, list[int]]]]:
+    """Prompts with the numbers that are wanted of each, in batches with as many of every prompt, the longest first."""
+    parts: list[tuple[Prompt, list[int]]] = []
+    for prompt, numbers in asked.items():
+        most = _rows(prompt, max_new_tokens)
+        parts += [(prompt, list(numbers[k : k + most])) for k in range(0, len(numbers), most)]
+    parts.sort(key=lambda part: (len(part[1]), -len(part[0]), *part))
+    for count, same in groupby(parts, key=lambda part: len(part[1])):
+        todo = list(same)
+        while todo:
+            size = max(1, _rows(todo[0][0], max_new_tokens) // count)
+            yield todo[:size]
+            todo = todo[size:]
+
+
+def _rows(prompt: Prompt, max_new_tokens: int) -> int:
+    """Completions that are drawn together: memory holds keys for each token of theirs, and, on a GPU, of its prompt."""
+    return max(1, min(_ROWS, _TOKENS // (len(prompt) + max_new_tokens)))
 
 
 class _Running:
@@ -56,7 +92,7 @@ class _Running:
     logits: (rows, V) behind what each row has so far, `count` rows per prompt.
     """
 
-    def __init__(self, model: Any, prompts: Sequence[Ids], count: int, pad: int, limit: int) -> None:
+    def __init__(self, model: Any, prompts: Sequence[Sequence[int]], count: int, pad: int, limit: int) -> None:
         self._model = model
         longest, device = max(map(len, prompts)), model.device
         ids = torch.tensor([[pad] * (longest - len(p)) + list(p) for p in prompts], device=device)
@@ -91,7 +127,7 @@ class _Running:
 class _Copied(_Running):
     """Every completion behind a copy of its prompt's keys and values, as transformers does it."""
 
-    def __init__(self, model: Any, prompts: Sequence[Ids], count: int, pad: int, limit: int) -> None:
+    def __init__(self, model: Any, prompts: Sequence[Sequence[int]], count: int, pad: int, limit: int) -> None:
         super().__init__(model, prompts, count, pad, limit)
         self._cache.batch_repeat_interleave(count)
 
@@ -115,7 +151,7 @@ class _Copied(_Running):
 class _Branched(_Running):
     """Completions that share their prompt's keys and values."""
 
-    def __init__(self, model: Any, prompts: Sequence[Ids], count: int, pad: int, limit: int) -> None:
+    def __init__(self, model: Any, prompts: Sequence[Sequence[int]], count: int, pad: int, limit: int) -> None:
         super().__init__(model, prompts, count, pad, limit)
         self._branches = Branches(self._cache, list(map(len, prompts)), count, limit)
 
@@ -131,14 +167,13 @@ class _Branched(_Running):
         self.logits = self._branches.run(self._model, tokens, self._at)
 
 
-def _sample(
-    running: _Running, count: int, end: int, limit: int, draw: Callable[[Tensor], tuple[Tensor, Tensor]]
-) -> list[list[Sampled]]:
+def _sample(running: _Running, count: int, end: int, chance_NT: Tensor, temperature: float) -> list[list[Sampled]]:
+    limit = chance_NT.shape[1]
     rows = torch.arange(len(running.logits), device=running.logits.device)  # which completion each row is
     found: list[Sampled] = [([], []) for _ in rows]
     alive = torch.ones_like(rows, dtype=torch.bool)
     for step in range(limit):
-        tokens, logp = draw(running.logits)
+        tokens, logp = _draw(running.logits, temperature, chance_NT[rows, step])
         for k, (token, value) in enumerate(zip(tokens.tolist(), logp.tolist(), strict=True)):
             if alive[k]:
                 found[rows[k]][0].append(token)
@@ -154,13 +189,32 @@ def _sample(
     return [found[k : k + count] for k in range(0, len(found), count)]
 
 
-def _draw(logits: Tensor, temperature: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def _draw(logits: Tensor, temperature: float, chance_N: Tensor) -> tuple[Tensor, Tensor]:
+    """The token at which the probabilities of a row (N, V) have come to its chance, and its log-probability."""
     logp_NV = torch.log_softmax(logits.float() / temperature, dim=-1)
-    tokens = torch.multinomial(logp_NV.exp(), 1, generator=generator)
+    below_NV = logp_NV.double().exp().cumsum(-1)  # in single precision the last tokens of a large vocabulary are lost
+    tokens = torch.searchsorted(below_NV, chance_N[:, None] * below_NV[:, -1:], right=True)
+    tokens = tokens.clamp(max=logp_NV.shape[1] - 1)
     return tokens[:, 0], logp_NV.gather(1, tokens)[:, 0]
 
 
-def _seed(prompts: Sequence[Ids], seed: int) -> int:
-    """From the seed and what is asked, so that a run that goes on draws what it would have drawn."""
-    digest = hashlib.sha256(json.dumps([seed, [list(p) for p in prompts]]).encode())
-    return int.from_bytes(digest.digest()[:7], "big")
+def _counted(prompts: Sequence[Sequence[int]], count: int) -> list[list[int]]:
+    """Numbers from 0, going on where a prompt comes again."""
+    had: Counter[tuple[int, ...]] = Counter()
+    numbers = []
+    for prompt in map(tuple, prompts):
+        numbers.append(list(range(had[prompt], had[prompt] + count)))
+        had[prompt] += count
+    return numbers
+
+
+def _chances(prompts: Sequence[Sequence[int]], numbers: Sequence[Sequence[int]], limit: int, seed: int) -> FloatArray:
+    """(rows, limit) numbers in [0, 1), each row's from its own stream."""
+    streams = [
+        _stream([seed, number, list(prompt)]) for prompt, many in zip(prompts, numbers, strict=True) for number in many
+    ]
+    return np.stack([stream.random(limit) for stream in streams])
+
+
+def _stream(name: Sequence[object]) -> np.random.Generator:
+    return np.random.default_rng(int.from_bytes(hashlib.sha256(json.dumps(name).encode()).digest()))

@@ -31,7 +31,7 @@ class RunConfig(BaseModel):
     traces: where reasoning traces come from; "auto" takes those in the data if every test sample has one, else none,
     and with an estimator what it was trained on: those of its q1, or none.
     trace_draws: traces that are drawn for each sample where a model writes them; a response's probability is then its
-    mean over them (estimate/mixture.py). 1: a single one, greedy.
+    mean over them (estimate/mixture.py). 1: a single one, greedy. trace_temperature: at which several are drawn.
     negatives: m of the balanced design. until_se: score in rounds until every R-EMID has this standard error in nats
     per response (None: all samples at once); negatives are then those of the first round.
     components: also score each response with one part of the input replaced by another sample's (docs/components.md);
@@ -60,6 +60,7 @@ class RunConfig(BaseModel):
     overflow: Overflow = "refuse"
     traces: TraceSource = "auto"
     trace_draws: int = Field(default=1, ge=1, le=256)
+    trace_temperature: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     trace_format: TraceFormat = "compact"
     trace_tokens: int = Field(default=96, ge=8)
     negatives: int = Field(default=4, ge=1)

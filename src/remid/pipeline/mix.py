@@ -38,13 +38,14 @@ def mix_scores(plan: Plan, store: Store) -> None:
         return
     scored, heads = store.scored(plan.scorer_id), store.prompts(plan.scorer_id)
     for g in plan.groups:
-        for i, prompts in enumerate(g.prompts):
-            key = mixed_key(prompts)
+        for i, (prompts, key) in enumerate(zip(g.prompts, g.keys, strict=True)):
             if key is None or len(prompts) < 2:
                 continue
             keys = [prompt_key(messages) for messages in prompts]
             texts = map(text_key, texts_under(i, g.answers, g.design))
             todo = [text for text in texts if (key, text) not in scored]
+            if not todo and key in heads:
+                continue
             rows, missing = _rows(plan.scorer_id, key, keys, todo, scored, store)
             store.note_failures(plan.scorer_id, missing)
             store.add_scores(plan.scorer_id, {key: _head([heads[k] for k in keys if k in heads])}, rows)
@@ -70,6 +71,6 @@ def _rows(
 
 
 def _head(heads: Sequence[PromptRow]) -> PromptRow:
-    """Tokens and dropped turns of all prompts together, and why one of them cannot be scored."""
+    """Of the longest prompt, and why one of them cannot be scored."""
     missing = next((head.missing for head in heads if head.missing), None)
-    return PromptRow(sum(h.n_tokens for h in heads), sum(h.dropped_turns for h in heads), missing)
+    return PromptRow(max(h.n_tokens for h in heads), max(h.dropped_turns for h in heads), missing)

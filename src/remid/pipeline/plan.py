@@ -87,11 +87,12 @@ class Plan:
         return [replace(s, first=replace(early, whole=n), whole=n) for s, early, n in sized]
 
     def _subset(self, g: Group, scored: Scored) -> SubsetScores:
+        keys = g.keys
         return SubsetScores(
             g.subset,
             g.shift,
             g.samples,
-            {policy: pair_scores(g.keys, texts, g.design, scored) for policy, texts in g.answers.items()},
+            {policy: pair_scores(keys, texts, g.design, scored) for policy, texts in g.answers.items()},
             clusters_of(g.samples, self.config.cluster_by),
         )
 

@@ -129,15 +129,21 @@ def _automatic(have: int, n: int, estimator: Estimator | None, progress: Progres
 
 
 def _parse(traces: Traces, texts: Mapping[str, Sequence[str | None]]) -> Traces:
-    """The same with what parses of the texts. Raises ConfigError where nothing does."""
+    """The same with what parses of the texts. Raises ConfigError where nothing does.
+
+    Texts that do not parse are left out of a sample's; one that was not written leaves out the whole sample, which with
+    it would be another mean.
+    """
     for sample_id, drawn in texts.items():
         parsed = [parse_trace(text) if text is not None else None for text in drawn]
-        traces.features[sample_id] = tuple(p.features for p in parsed if p is not None and p.features is not None)
+        good = tuple(p.features for p in parsed if p is not None and p.features is not None)
+        traces.features[sample_id] = () if None in drawn else good
         traces.failures.update((p.failure if p else None) or "no trace" for p in parsed if p is None or p.failure)
     if texts and not any(traces.features.values()):
         why = "; ".join(f"{reason} ({count})" for reason, count in traces.failures.most_common(3))
         raise ConfigError(
-            f"traces: not one of {len(texts)} follows the format: {why}; see docs/data.md, or --traces none"
+            f"traces: not one of {traces.draws * len(texts)} follows the format: {why}; see docs/data.md, or "
+            "--traces none"
         )
     return traces
 
@@ -183,8 +189,8 @@ def _manner(benchmark: Benchmark, config: RunConfig, estimator: Estimator | None
     """
     draws = config.trace_draws
     tokens = config.trace_tokens if estimator is None else estimator.trace_tokens
-    # From the model's own law: cut at top_p, or bent by a penalty, it would be another than the one that is averaged.
-    drawn = Decoding(tokens, temperature=1.0, top_p=1.0, seed=config.seed)
+    # From the model's own law at a temperature: nothing is cut off at top_p or bent by a penalty.
+    drawn = Decoding(tokens, temperature=config.trace_temperature, top_p=1.0, seed=config.seed)
     if estimator is not None:
         if estimator.q1 is None or estimator.trace_format is None:
             raise ConfigError(
@@ -201,22 +207,20 @@ def _manner(benchmark: Benchmark, config: RunConfig, estimator: Estimator | None
 
 def _write(
     manner: _Manner, samples: Sequence[Sample], store: Store, engines: Engines, progress: Progress
-) -> dict[str, tuple[str, ...]]:
+) -> dict[str, tuple[str | None, ...]]:
+    """Traces by sample id; None where the writer has not answered."""
     form, decoding, opening = manner.form, manner.decoding, manner.opening
     how = [*engines.tracer_identity, form, asdict(decoding), _INSTRUCTION[form], RENDER_VERSION]
     generator = content_key(how)
     jobs = {sample.sample_id: tuple(trace_messages(sample, form, manner.shots)) for sample in samples}
     keys = {sample_id: prompt_key(messages) for sample_id, messages in jobs.items()}
     done = store.generations(generator)
-    todo = {
-        drawn_key(keys[i], draw): Chat(messages, opening, draw)
-        for i, messages in jobs.items()
-        for draw in range(manner.draws)
-        if drawn_key(keys[i], draw) not in done
-    }
+    draws = range(1, manner.draws + 1) if manner.draws > 1 else (0,)
+    # All draws of a prompt beside each other: whoever cuts this for several workers leaves them together.
+    asked = sorted({(keys[i], draw): messages for i, messages in jobs.items() for draw in draws}.items(), key=_place)
+    todo = {k: Chat(messages, opening, draw) for (p, draw), messages in asked if (k := drawn_key(p, draw)) not in done}
     if todo:
-        order = sorted(todo)
-        chats = [todo[key] for key in order]
+        order, chats = list(todo), list(todo.values())
         writer = engines.writing(decoding, chats, engines.tracer)
         progress.say(f"traces: {writer.name}")
         with progress.stage("writing traces", len(order)) as step:
@@ -228,13 +232,16 @@ def _write(
                 store.add_generations(generator, rows)
                 step(len(batch))
         done = store.generations(generator)
-    draws = range(manner.draws)
     return {
-        sample_id: tuple(done.get(drawn_key(key, draw), ("", False))[0] for draw in draws)
+        sample_id: tuple(done[k][0] if (k := drawn_key(key, draw)) in done else None for draw in draws)
         for sample_id, key in keys.items()
     }
 
 
+def _place(asked: tuple[tuple[str, int], object]) -> tuple[str, int]:
+    return asked[0]
+
+
 def drawn_key(prompt: str, draw: int) -> str:
-    """Identifies one of several texts that are drawn for a prompt; the first has the prompt's own key."""
+    """Identifies a text that is drawn for a prompt, by its number (Chat.draw)."""
     return content_key([prompt, draw]) if draw else prompt

@@ -80,7 +80,7 @@ def score_in_rounds(plan: Plan, wish: float, store: Store, score: Callable[[Plan
         subsets = here.subsets(store)
         stderr_A = [_stderr(ask, subsets, whole) for ask in asks]
         rooms = [
-            Room(design.sizes, design.most, _cost(group, here.scorer_id, store), float(n))
+            Room(design.sizes, design.most, _cost(group, here.scorer_id, store, plan.traces.draws), float(n))
             for design, group, n in zip(designs, here.groups, whole, strict=True)
         ]
         parts = [_components(s, {ask.policy for ask in asks}) for s in subsets]
@@ -152,8 +152,10 @@ def _components(subset: SubsetScores, policies: set[str]) -> dict[str, Component
     return made
 
 
-def _cost(group: Group, scorer_id: str, store: Store) -> Cost:
-    """Mean tokens of the prompts and responses in this round. `shuffled` and `generic` add next to nothing."""
+def _cost(group: Group, scorer_id: str, store: Store, draws: int) -> Cost:
+    """Mean tokens of the prompts and responses in this round. `shuffled` and `generic` add next to nothing.
+
+    draws: traces of a sample, under each of which a response is scored; its prompts share all but the trace."""
     prompts, scored = store.prompts(scorer_id), store.scored(scorer_id)
     keys = [key for key in group.keys if key is not None]
     texts = [text for answers in group.answers.values() for text in answers if text is not None]
@@ -161,7 +163,7 @@ def _cost(group: Group, scorer_id: str, store: Store) -> Cost:
     lengths = {response: tokens for (_, response), (tokens, _, _) in scored.items()}
     response_tokens = [lengths.get(text_key(text), 0) for text in texts]
     answerers = max(len(group.answers) - 2, 1)
-    return Cost(_mean(prompt_tokens), max(_mean(response_tokens), 1.0), answerers)
+    return Cost(_mean(prompt_tokens), max(draws * _mean(response_tokens), 1.0), answerers)
 
 
 def _mean(values: Sequence[int]) -> float:

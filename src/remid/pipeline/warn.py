@@ -201,10 +201,12 @@ def _gap_scale(result: dict[str, Any]) -> list[dict[str, Any]]:
 def _left_out(result: dict[str, Any]) -> list[dict[str, Any]]:
     rows = []
     t = result["traces"]
-    if t["n_without"]:
-        samples = t["n"] // t["draws"]
-        which = "none of whose traces follows its" if t["draws"] > 1 else "whose trace does not follow its"
-        text = f"{t['n_without']} of {samples} samples, {which} format, are left out."
+    if t["n_failed"]:
+        text = f"{t['n_failed']} of {t['n']} traces did not follow their format"
+        if t["draws"] == 1:
+            text += "; those samples are left out."
+        else:
+            text += f"; means are over the others. {t['n_without']} samples have none and are left out."
         rows.append(_row("traces-failed", text))
     lost = sum(m["n"] for m in result["missing"] if m["what"] in ("prompt", "pair"))
     if lost:

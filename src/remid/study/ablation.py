@@ -24,7 +24,7 @@ from remid.lm.models import find_model
 from remid.pipeline.progress import Progress
 from remid.pipeline.prompts import PROMPT_VERSION
 from remid.study.ablation_tables import Scores, tables
-from remid.study.arms import ARMS, MIXED, arm_settings, chosen_arms
+from remid.study.arms import ARMS, GREEDY, MIXED, Draws, arm_settings, chosen_arms
 from remid.train.config import TrainConfig, make_train_config
 from remid.types import Sample
 
@@ -52,12 +52,12 @@ def ablation_study(
     progress: Progress,
     *,
     limit: int | None = None,
-    draws: int = 1,
+    draws: Draws = GREEDY,
     confidence: float = 0.95,
 ) -> dict[str, Any]:
     """Train and score every arm under every seed, and compare. limit: test samples of each shift at most (drawn).
 
-    draws: above 1, arms with reasoning are scored once more by the mean over so many traces of their q1.
+    draws: with several, arms with reasoning are scored once more by the mean over these traces of their q1.
 
     Returns the content of the study's result.json (docs/ablation.md). The same call resumes.
     Raises DataError, ConfigError, ModelError; StoreError where the folder holds scores of other settings.
@@ -85,7 +85,7 @@ def ablation_study(
         "confidence": confidence,
         "n_seeds": seeds,
         "limit": limit,
-        "draws": draws,
+        "draws": asdict(draws),
         "items": _counts(samples),
         "config": first.model_dump(mode="json"),
     }
@@ -95,7 +95,7 @@ def _mixed(scored: Mapping[str, Sequence[Scores]]) -> dict[str, list[Scores]]:
     """The arms whose traces were drawn, as arms of their own that are scored by the mean over them."""
     return {
         name + MIXED: [
-            replace(one, nats=one.mixed, parsed=None, trace_tokens=None, without=None, hindsight=None)
+            replace(one, nats=one.mixed, parsed=one.drawn_parsed, trace_tokens=None, without=None, hindsight=None)
             for one in many
             if one.mixed is not None
         ]
@@ -145,7 +145,7 @@ def _one(
     folder: Path,
     progress: Progress,
     *,
-    draws: int = 1,
+    draws: Draws = GREEDY,
 ) -> Scores:
     """Train and score one arm under one seed, or read what was left. Scores of other draws lie beside it."""
     from remid.pipeline.run import write_json
@@ -156,8 +156,8 @@ def _one(
     from remid.train.watched import train_watched
 
     config, name = arm_settings(whole, arm), f"{arm}-{seed}"
-    drawn = draws > 1 and config.reasoning
-    path, run = folder / "scores" / f"{name}{f'-draws{draws}' if drawn else ''}.json", folder / "runs" / name
+    drawn = f"-draws{draws.count}-{draws.temperature:g}" if draws.count > 1 and config.reasoning else ""
+    path, run = folder / "scores" / f"{name}{drawn}.json", folder / "runs" / name
     made_from = {"config": config.model_dump(mode="json"), "samples": [sample.sample_id for sample in samples]}
     made_from |= _texts_and_base(config)
     if path.exists():
@@ -174,9 +174,7 @@ def _one(
         train = train_watched if config.stop_on_collapse else train_corl  # watching costs evaluations
         estimator = train(config, run, progress)
     best = json.loads((run / "best.json").read_text(encoding="utf-8"))["name"]
-    scores = reference_scores(
-        estimator, config, samples, path.parent, progress, best=best, begin=begin, draws=draws if drawn else 1
-    )
+    scores = reference_scores(estimator, config, samples, path.parent, progress, best=best, begin=begin, draws=draws)
     scores = replace(scores, cold_start=taken)
     write_json(path, {"made_from": made_from, "scores": asdict(scores)})
     return scores
@@ -191,6 +189,6 @@ def _texts_and_base(config: TrainConfig) -> dict[str, Any]:
 def _read(row: Mapping[str, Any]) -> Scores:
     fixed: dict[str, Any] = {key: tuple(row[key]) for key in ("sample_ids", "nats", "tokens")}
     examples = tuple((example[0], example[1]) for example in row["examples"])
-    for key in ("parsed", "without", "hindsight", "mixed"):
+    for key in ("parsed", "without", "hindsight", "mixed", "drawn_parsed"):
         fixed[key] = None if row.get(key) is None else tuple(row[key])
     return Scores(**{**row, **fixed, "examples": examples})

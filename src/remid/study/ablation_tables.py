@@ -32,7 +32,8 @@ class Scores:
     features. best: what was kept. seconds: of this arm's own training, and of scoring. examples: some traces.
     cold_start: the run whose cold start this one took over, None where it made its own. without, hindsight: log q
     under the same q2 without a trace, and with one of the kind that it was trained on; None without reasoning. mixed:
-    log of q2's mean over several traces that q1 drew; None where none were drawn.
+    log of q2's mean over several traces that q1 drew, drawn_parsed: which of all these followed the format; None where
+    none were drawn.
     """
 
     sample_ids: tuple[str, ...]
@@ -47,6 +48,7 @@ class Scores:
     without: tuple[float | None, ...] | None = None
     hindsight: tuple[float | None, ...] | None = None
     mixed: tuple[float | None, ...] | None = None
+    drawn_parsed: tuple[bool, ...] | None = None
 
 
 def tables(
@@ -83,9 +85,11 @@ def tables(
         if truth_I is not None:
             gap = {name: truth_I[kept_I] - own_SI for name, own_SI in part.items()}
             gaps += [{"arm": name, **where, **_gap(name, gap, confidence)} for name in gap]
-    for row, p in zip(pairs, holm([_nan(row["p_value"]) for row in pairs]), strict=True):
-        row["p_adjusted"] = number(float(p))
-        row["significant"] = bool(p < 1 - confidence)
+    for mixed in (False, True):  # that arms were mixed as well is nothing that the others are to be corrected for
+        family = [row for row in pairs if (MIXED in row["arm"] or MIXED in row["against"]) == mixed]
+        for row, p in zip(family, holm([_nan(row["p_value"]) for row in family]), strict=True):
+            row["p_adjusted"] = number(float(p))
+            row["significant"] = bool(p < 1 - confidence)
     return {
         "levels": levels,
         "pairs": pairs,

@@ -52,6 +52,17 @@ ARMS: Mapping[str, Arm] = MappingProxyType(
     }
 )
 
+
+@dataclass(frozen=True, slots=True)
+class Draws:
+    """Traces that q1 draws of each test sample besides the greedy one, 1: none, and at which temperature."""
+
+    count: int = 1
+    temperature: float = 1.0
+
+
+GREEDY = Draws()
+
 #: Behind an arm's name: the same estimator, scored by the mean over several traces that its q1 draws.
 MIXED = "-mixed"
 

@@ -17,7 +17,7 @@ from remid.lm.chain import Estimator
 from remid.lm.chat import ChatRenderer
 from remid.lm.generate import as_text
 from remid.lm.models import LoadedModel, find_model, load_model
-from remid.lm.sampling import sample_completions
+from remid.lm.sampling import draw_batches, sample_completions
 from remid.pipeline.progress import Progress
 from remid.pipeline.reason import drawn_key, trace_messages
 from remid.pipeline.score import prompt_key
@@ -25,14 +25,12 @@ from remid.pipeline.shorten import shorten
 from remid.pipeline.store import Store, content_key
 from remid.pipeline.traces import parse_trace, trimmed
 from remid.study.ablation_tables import Scores
+from remid.study.arms import GREEDY, Draws
 from remid.train.collect import extracted, from_data, origin
 from remid.train.config import TrainConfig
 from remid.train.evaluate import prompt_ids, reference_pair, trace_batches
 from remid.train.scoring import AdapterScorer, using
 from remid.types import Sample
-
-#: Traces that are drawn together.
-_ROWS = 64
 
 
 def reference_scores(
@@ -44,11 +42,11 @@ def reference_scores(
     *,
     best: str,
     begin: float,
-    draws: int = 1,
+    draws: Draws = GREEDY,
 ) -> Scores:
     """Scores of the samples' references. folder: an estimator that train_corl has left; config: of its training.
 
-    draws: above 1, references are scored once more by the mean over so many traces that q1 draws.
+    draws: with several, references are scored once more by the mean over these traces of q1.
     written: folder of the store that traces are kept in as they are written. best: the stage the estimator is of;
     begin: when its training began (time.perf_counter). A trace that does not parse gives q2 no features, as in
     training. Raises ModelError where the estimator does not stand on the base of the settings.
@@ -71,10 +69,13 @@ def reference_scores(
         given = zip(samples, _like_training(samples, config), strict=True)
         ways.append([reference_pair(sample, None, renderer) for sample in samples])
         ways.append([None if other is None else reference_pair(sample, other, renderer) for sample, other in given])
-    if draws > 1 and texts is not None:
+    found: list[list[str | None]] = []
+    if draws.count > 1 and texts is not None:
         drawn = _drawn(model, loaded, renderer, samples, estimator, draws, folder=written, progress=progress)
         found = [[parse_trace(text).features for text in drawn[s.sample_id]] for s in samples]
-        ways += [[reference_pair(s, f[k], renderer) for s, f in zip(samples, found, strict=True)] for k in range(draws)]
+        ways += [
+            [reference_pair(s, f[k], renderer) for s, f in zip(samples, found, strict=True)] for k in range(draws.count)
+        ]
     scorer = AdapterScorer(model, loaded, min(config.max_tokens, loaded.max_length))
     with progress.stage("scoring references", sum(pair is not None for pairs in ways for pair in pairs)) as step:
         scored = iter(scorer.score("q2", [pair for pairs in ways for pair in pairs], step))
@@ -92,6 +93,7 @@ def reference_scores(
         without=nats[1] if texts is not None else None,
         hindsight=nats[2] if texts is not None else None,
         mixed=tuple(map(_mean_law, zip(*nats[3:], strict=True))) if nats[3:] else None,
+        drawn_parsed=tuple(f is not None for of_sample in found for f in of_sample) if nats[3:] else None,
     )
 
 
@@ -147,40 +149,42 @@ def _drawn(
     renderer: ChatRenderer,
     samples: Sequence[Sample],
     estimator: Estimator,
-    draws: int,
+    draws: Draws,
     *,
     folder: Path,
     progress: Progress,
 ) -> dict[str, list[str]]:
-    """`draws` traces of q1 by sample id, drawn from its own law; none where the prompt leaves no room for one. They are
+    """Traces of q1 by sample id, drawn from its own law; none where the prompt leaves no room for one. They are
     kept as they are written, as greedy ones are."""
     form, limit = estimator.trace_format or "compact", estimator.trace_tokens
-    generator = content_key(["q1 drawn", estimator.about["digest"], form, limit, loaded.dtype, loaded.device.type])
+    who = ["q1 drawn", estimator.about["digest"], form, limit, draws.temperature, loaded.dtype, loaded.device.type]
+    generator = content_key(who)
     asked = {sample.sample_id: tuple(trace_messages(sample, form)) for sample in samples}
-    keys = {name: [drawn_key(prompt_key(said), k) for k in range(draws)] for name, said in asked.items()}
+    keys = {name: [drawn_key(prompt_key(said), k) for k in range(1, draws.count + 1)] for name, said in asked.items()}
     prompts = {name: ids for name, said in asked.items() if (ids := prompt_ids(said, renderer)) is not None}
-    fit = [name for name, ids in prompts.items() if len(ids) + limit <= loaded.max_length]
-    size = max(1, _ROWS // draws)
-    with Store(folder) as store, progress.stage("drawing traces", len(fit) * draws) as step:
+    fit = {ids: keys[name] for name, ids in prompts.items() if len(ids) + limit <= loaded.max_length}
+    with Store(folder) as store, progress.stage("drawing traces", len(fit) * draws.count) as step:
         known = store.generations(generator)
-        todo = sorted((name for name in fit if not set(keys[name]) <= known.keys()), key=lambda n: -len(prompts[n]))
-        step((len(fit) - len(todo)) * draws)
+        todo = {ids: [k for k, key in enumerate(of_prompt, 1) if key not in known] for ids, of_prompt in fit.items()}
+        step(sum(draws.count - len(numbers) for numbers in todo.values()))
         branched = branches(model)
-        for start in range(0, len(todo), size):
-            batch = todo[start : start + size]
+        for batch in draw_batches({ids: numbers for ids, numbers in todo.items() if numbers}, limit):
             with using(model, "q1"):
                 found = sample_completions(
                     model,
-                    [list(prompts[name]) for name in batch],
-                    draws,
+                    [ids for ids, _ in batch],
+                    [numbers for _, numbers in batch],
                     end_of_turn=renderer.end_of_turn_id,
                     max_new_tokens=limit,
+                    temperature=draws.temperature,
                     branched=branched,
                 )
-            for name, many in zip(batch, found, strict=True):
-                said = [as_text(loaded.tokenizer, ids, renderer.end_of_turn_id) for ids, _ in many]
-                texts = [(trimmed(text, form), whole) for text, whole in said]
-                store.add_generations(generator, [(k, *row) for k, row in zip(keys[name], texts, strict=True)])
-                step(draws)
+            rows = []
+            for (ids, numbers), many in zip(batch, found, strict=True):
+                for number, (said, _) in zip(numbers, many, strict=True):
+                    text, whole = as_text(loaded.tokenizer, said, renderer.end_of_turn_id)
+                    rows.append((fit[ids][number - 1], trimmed(text, form), whole))
+            store.add_generations(generator, rows)
+            step(len(rows))
         written = store.generations(generator)
     return {name: [written.get(key, ("", False))[0] for key in keys[name]] for name in asked}

@@ -79,10 +79,11 @@ def _levels(result: dict[str, Any]) -> Section:
         f"Each arm was trained with {result['n_seeds']} seed(s). An interval holds both what another draw of test "
         "items and what another training would change; with one seed only the former."
     )
-    if result["draws"] > 1:
+    if result["draws"]["count"] > 1:
+        count, temperature = result["draws"]["count"], result["draws"]["temperature"]
         text += (
-            f" Mean over drawn traces: q1 draws {result['draws']} traces for each reference, and q is q2's mean over "
-            "them, the law of an estimator that reasons before it speaks; the arm itself has one greedy trace."
+            f" Mean over drawn traces: q1 draws {count} for each reference at temperature {temperature:g}, and q "
+            "is q2's mean over them; the arm itself has one greedy trace."
         )
     return Section("Perplexity of references", text, (figure,), (table,))
 
