@@ -200,6 +200,7 @@ def test_given_traces_stand_in_the_prompt_and_a_broken_one_costs_its_sample(
     check(run)
     assert run.result["traces"] == {
         **{"source": "data", "format": None, "n": 4, "n_parsed": 3, "n_failed": 1, "failure_rate": 0.25},
+        **{"draws": 1, "n_without": 1},
         "failures": {"no heading of either format": 1},
     }
     assert [(m["what"], m["subset"], m["examples"]) for m in run.result["missing"] if m["what"] == "trace"] == [

@@ -7,6 +7,7 @@ with the same bytes whatever was computed together (lm/attention.py).
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -124,6 +125,8 @@ def _prepare(units: Sequence[Unit], store: Store, scorer_id: str, engines: Engin
     limit = min(longest, config.max_tokens or longest)
     if engines.served:
         _same_limit(limit, store, scorer_id)
+    # A response stands under several prompts: made into ids once, and kept once.
+    ids_of = functools.cache(lambda text: tuple(renderer.response_ids(text)))
     jobs = []
     for unit in units:
         fit = fit_prompt(unit.messages, renderer, limit, config)
@@ -132,13 +135,13 @@ def _prepare(units: Sequence[Unit], store: Store, scorer_id: str, engines: Engin
         unscorable: list[tuple[str, str, ScoreRow]] = []
         for text in unit.texts:
             try:
-                ids = renderer.response_ids(text)
+                ids = ids_of(text)
             except RenderError as error:
                 unscorable.append((unit.key, text_key(text), ScoreRow(0, None, None, f"cannot be rendered: {error}")))
                 continue
             reason = fit.missing or (f"{len(ids)} tokens do not fit" if len(fit.ids) + len(ids) > limit else None)
             if reason is None:
-                scorable[text_key(text)] = tuple(ids)
+                scorable[text_key(text)] = ids
             else:
                 unscorable.append((unit.key, text_key(text), ScoreRow(len(ids), None, None, reason)))
         if unscorable:
