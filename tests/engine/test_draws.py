@@ -64,6 +64,18 @@ def test_further_draws_are_no_copies_of_the_first(shallow: LoadedModel, decoding
     assert len({*first, *further}) > len(set(first))
 
 
+def test_a_model_that_keeps_its_past_in_another_way_draws_too(
+    shallow: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("remid.lm.room.roomy_cache", lambda model, room: None)
+    monkeypatch.setattr("remid.lm.sampling.sample_completions", None)
+    asked = chats(6, questions=2)
+    found = written(shallow, PLAIN, asked)
+    assert set(found) == set(asked)
+    assert len(set(found.values())) > 6
+    assert written(shallow, PLAIN, asked) == found
+
+
 def test_a_prompt_is_run_once_for_all_its_draws(shallow: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = chats(6, questions=1)
     length = len(ChatRenderer(shallow.tokenizer).prompt_ids(asked[0].messages))

@@ -53,6 +53,7 @@ class LocalEngine:
     def write(self, chats: Sequence[Chat]) -> Iterator[list[Written]]:
         """Batches of texts, longest prompts first; a chat that does not fit or cannot be rendered has a reason."""
         from remid.lm.chat import ChatRenderer
+        from remid.lm.room import roomy_cache
 
         if self._decoding is None:
             raise ValueError("an engine without decoding settings cannot write")
@@ -74,7 +75,9 @@ class LocalEngine:
         if refused:
             yield refused
         draw = [chat.draw for chat in chats]
-        write = self._draw if self._decoding.plain and any(draw) else self._continue
+        # What keeps its past in another way than we know is left to transformers, a prompt for every text.
+        shares = self._decoding.plain and any(draw) and roomy_cache(self._loaded.model, 1) is not None
+        write = self._draw if shares else self._continue
         yield from write(prompts, draw, renderer.end_of_turn_id, self._decoding)
 
     def _continue(

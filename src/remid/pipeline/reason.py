@@ -217,8 +217,9 @@ def _write(
     done = store.generations(generator)
     draws = range(1, manner.draws + 1) if manner.draws > 1 else (0,)
     # All draws of a prompt beside each other: whoever cuts this for several workers leaves them together.
-    asked = sorted({(keys[i], draw): messages for i, messages in jobs.items() for draw in draws}.items(), key=_place)
-    todo = {k: Chat(messages, opening, draw) for (p, draw), messages in asked if (k := drawn_key(p, draw)) not in done}
+    asked = {(keys[i], draw): messages for i, messages in jobs.items() for draw in draws}
+    new = {drawn_key(*which): which for which in sorted(asked)}
+    todo = {key: Chat(asked[which], opening, which[1]) for key, which in new.items() if key not in done}
     if todo:
         order, chats = list(todo), list(todo.values())
         writer = engines.writing(decoding, chats, engines.tracer)
@@ -236,10 +237,6 @@ def _write(
         sample_id: tuple(done[k][0] if (k := drawn_key(key, draw)) in done else None for draw in draws)
         for sample_id, key in keys.items()
     }
-
-
-def _place(asked: tuple[tuple[str, int], object]) -> tuple[str, int]:
-    return asked[0]
 
 
 def drawn_key(prompt: str, draw: int) -> str:
