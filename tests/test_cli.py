@@ -249,7 +249,7 @@ def test_every_option_of_run_reaches_the_run(remid: Remid, monkeypatch: pytest.M
             "trust_remote_code": True,
         },
         **{"max_tokens": 99, "overflow": "drop-oldest", "traces": "model", "trace_format": "full", "negatives": 3},
-        **{"components": "shapley", "component_partners": 2},
+        **{"trace_draws": 3, "trace_temperature": 0.7, "components": "shapley", "component_partners": 2},
         **{"embedder": "e", "cluster_by": "c", "confidence": 0.9, "seed": 5},
         **{"until_se": 0.5, "score_server": "http://localhost:1/v1", "tokenizer": "builtin"},
     }

@@ -115,7 +115,7 @@ def run(
     trace_temperature: Annotated[
         float,
         typer.Option(help="With --trace-draws: 1 is the model's own law; the lower, the nearer to its greedy trace."),
-    ] = 1.0,
+    ] = 0.5,
     negatives: Annotated[
         int, typer.Option(help="Negatives per sample: more cost, shorter intervals. Below 4 they are needlessly wide.")
     ] = 4,

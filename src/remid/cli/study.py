@@ -162,7 +162,7 @@ def ablation(
             "(docs/ablation.md).",
         ),
     ] = 1,
-    trace_temperature: Annotated[float, typer.Option(help="With --trace-draws: 1 is q1's own law.")] = 1.0,
+    trace_temperature: Annotated[float, typer.Option(help="With --trace-draws: 1 is q1's own law.")] = 0.5,
     confidence: Confidence = 0.95,
     quiet: Quiet = False,
 ) -> None:

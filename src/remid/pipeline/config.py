@@ -60,7 +60,7 @@ class RunConfig(BaseModel):
     overflow: Overflow = "refuse"
     traces: TraceSource = "auto"
     trace_draws: int = Field(default=1, ge=1, le=256)
-    trace_temperature: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    trace_temperature: float = Field(default=0.5, gt=0, allow_inf_nan=False)
     trace_format: TraceFormat = "compact"
     trace_tokens: int = Field(default=96, ge=8)
     negatives: int = Field(default=4, ge=1)

@@ -58,7 +58,7 @@ class Draws:
     """Traces that q1 draws of each test sample besides the greedy one, 1: none, and at which temperature."""
 
     count: int = 1
-    temperature: float = 1.0
+    temperature: float = 0.5
 
 
 GREEDY = Draws()
