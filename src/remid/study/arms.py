@@ -69,8 +69,8 @@ MIXED = "-mixed"
 
 def arm_words(name: str) -> str:
     """What an arm is, in tables."""
-    words = ARMS[name.removesuffix(MIXED)].words
-    return f"{words}; mean over drawn traces" if name.endswith(MIXED) else words
+    arm = name.removesuffix(MIXED)
+    return ARMS[arm].words if arm == name else f"{arm}, mean over draws"
 
 
 def chosen_arms(names: Sequence[str]) -> tuple[str, ...]:

@@ -99,7 +99,7 @@ def _pairs(result: dict[str, Any]) -> Section:
         rows.append((arm_words(one), arm_words(other), *cells))
     table = Table(
         "Perplexity of the first arm over that of the second, paired over items and seeds; *: differs from 1 after "
-        "Holm's correction over all pairs and shifts",
+        "Holm's correction over all pairs and shifts (those with a mean over draws are a family of their own)",
         ("Arm", "against", *shifts),
         tuple(rows),
         2,
