@@ -243,7 +243,7 @@ def test_mixed_scores_are_the_mean_over_traces_that_q1_drew(
         word = tokenizer.decode(list(ids)[:3])
         return (f"## Core Features\nContent: {word}\nStyle: s" if ids[0] % 3 else "no", True)
 
-    monkeypatch.setattr("remid.study.reference_scores.as_text", as_text)
+    monkeypatch.setattr("remid.lm.sampling.as_text", as_text)
 
     def made(store: Path, draws: int) -> Scores:
         found = reference_scores(estimator, config, tests, store, QUIET, best="", begin=0.0, draws=Draws(draws))

@@ -101,33 +101,25 @@ class LocalEngine:
         self, prompts: dict[int, list[int]], draw: Sequence[int], end: int, decoding: Decoding
     ) -> Iterator[list[Written]]:
         """All texts of a prompt behind one run of it; each depends on its prompt and number alone, but for rounding."""
-        from remid.lm.branches import branches
-        from remid.lm.generate import as_text
-        from remid.lm.sampling import draw_batches, sample_completions
+        from remid.lm.sampling import drawn_texts
 
         places: dict[tuple[int, ...], dict[int, list[int]]] = {}
         for place, ids in prompts.items():
             places.setdefault(tuple(ids), {}).setdefault(draw[place], []).append(place)
-        branched = branches(self._loaded.model)
-        asked = {ids: sorted(by_draw) for ids, by_draw in places.items()}
-        for batch in draw_batches(asked, decoding.max_new_tokens):
-            with _device_faults(self._loaded.device):
-                drawn = sample_completions(
-                    self._loaded.model,
-                    [ids for ids, _ in batch],
-                    [numbers for _, numbers in batch],
-                    end_of_turn=end,
-                    max_new_tokens=decoding.max_new_tokens,
-                    temperature=decoding.temperature,
-                    seed=decoding.seed,
-                    branched=branched,
-                )
-            yield [
-                Written(place, *as_text(self._loaded.tokenizer, said, end))
-                for (ids, numbers), many in zip(batch, drawn, strict=True)
-                for number, (said, _) in zip(numbers, many, strict=True)
-                for place in places[ids][number]
-            ]
+        with _device_faults(self._loaded.device):
+            for batch in drawn_texts(
+                self._loaded,
+                {ids: sorted(by_draw) for ids, by_draw in places.items()},
+                end_of_turn=end,
+                max_new_tokens=decoding.max_new_tokens,
+                temperature=decoding.temperature,
+                seed=decoding.seed,
+            ):
+                yield [
+                    Written(place, text, finished)
+                    for ids, number, text, finished in batch
+                    for place in places[ids][number]
+                ]
 
 
 def _named(content: Sequence[Any]) -> int:

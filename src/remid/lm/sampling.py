@@ -14,8 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from remid.lm.branches import Branches, branching
+from remid.lm.branches import Branches, branches, branching
+from remid.lm.generate import as_text
 from remid.lm.merged import merged
+from remid.lm.models import LoadedModel
 from remid.lm.room import roomy_cache
 from remid.types import FloatArray
 
@@ -62,6 +64,35 @@ def sample_completions(
                 return _sample(running, count, end_of_turn, chance_NT, temperature)
     finally:
         model.train(training)
+
+
+def drawn_texts(
+    loaded: LoadedModel,
+    asked: Mapping[Prompt, Sequence[int]],
+    *,
+    end_of_turn: int,
+    max_new_tokens: int,
+    temperature: float,
+    seed: int = 0,
+) -> Iterator[list[tuple[Prompt, int, str, bool]]]:
+    """The texts with these numbers behind each prompt, in batches: prompt, number, text, whether it came to its end."""
+    branched = branches(loaded.model)
+    for batch in draw_batches(asked, max_new_tokens):
+        drawn = sample_completions(
+            loaded.model,
+            [prompt for prompt, _ in batch],
+            [numbers for _, numbers in batch],
+            end_of_turn=end_of_turn,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            seed=seed,
+            branched=branched,
+        )
+        yield [
+            (prompt, number, *as_text(loaded.tokenizer, said, end_of_turn))
+            for (prompt, numbers), many in zip(batch, drawn, strict=True)
+            for number, (said, _) in zip(numbers, many, strict=True)
+        ]
 
 
 def draw_batches(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,12 @@ from typing import Any
 import numpy as np
 
 from remid.data import read_benchmark
+from remid.estimate import mixed_logp
 from remid.lm.adapters import load_weights, new_adapters, read_estimator
-from remid.lm.branches import branches
 from remid.lm.chain import Estimator
 from remid.lm.chat import ChatRenderer
-from remid.lm.generate import as_text
 from remid.lm.models import LoadedModel, find_model, load_model
-from remid.lm.sampling import draw_batches, sample_completions
+from remid.lm.sampling import drawn_texts
 from remid.pipeline.progress import Progress
 from remid.pipeline.reason import drawn_key, trace_messages
 from remid.pipeline.score import prompt_key
@@ -99,8 +99,7 @@ def reference_scores(
 
 def _mean_law(nats: Sequence[float | None]) -> float | None:
     """Log of the mean probability; None where one of them is missing."""
-    known = [value for value in nats if value is not None]
-    return float(np.logaddexp.reduce(known) - np.log(len(known))) if len(known) == len(nats) else None
+    return None if None in nats else float(mixed_logp(np.array(nats, dtype=np.float64)[:, None])[0])
 
 
 def _like_training(samples: Sequence[Sample], config: TrainConfig) -> list[str | None]:
@@ -167,24 +166,14 @@ def _drawn(
         known = store.generations(generator)
         todo = {ids: [k for k, key in enumerate(of_prompt, 1) if key not in known] for ids, of_prompt in fit.items()}
         step(sum(draws.count - len(numbers) for numbers in todo.values()))
-        branched = branches(model)
-        for batch in draw_batches({ids: numbers for ids, numbers in todo.items() if numbers}, limit):
-            with using(model, "q1"):
-                found = sample_completions(
-                    model,
-                    [ids for ids, _ in batch],
-                    [numbers for _, numbers in batch],
-                    end_of_turn=renderer.end_of_turn_id,
-                    max_new_tokens=limit,
-                    temperature=draws.temperature,
-                    branched=branched,
-                )
-            rows = []
-            for (ids, numbers), many in zip(batch, found, strict=True):
-                for number, (said, _) in zip(numbers, many, strict=True):
-                    text, whole = as_text(loaded.tokenizer, said, renderer.end_of_turn_id)
-                    rows.append((fit[ids][number - 1], trimmed(text, form), whole))
-            store.add_generations(generator, rows)
-            step(len(rows))
+        wanted = {ids: numbers for ids, numbers in todo.items() if numbers}
+        end, writer = renderer.end_of_turn_id, replace(loaded, model=model)
+        with using(model, "q1"):
+            for batch in drawn_texts(
+                writer, wanted, end_of_turn=end, max_new_tokens=limit, temperature=draws.temperature
+            ):
+                rows = [(fit[ids][number - 1], trimmed(text, form), whole) for ids, number, text, whole in batch]
+                store.add_generations(generator, rows)
+                step(len(rows))
         written = store.generations(generator)
     return {name: [written.get(key, ("", False))[0] for key in keys[name]] for name in asked}
