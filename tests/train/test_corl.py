@@ -171,6 +171,15 @@ def test_the_journal_has_every_step_and_every_part(trained: Path) -> None:
     assert rows[-1]["kind"] == "end"
 
 
+def test_a_cold_start_whose_traces_cannot_be_read_says_what_to_do(trained: Path) -> None:
+    (report,) = (report for name, report in _reports(trained).items() if name == "sft-q1")
+    notes = [row for row in read_journal(trained) if row["kind"] == "note" and "parse_failures" in row]
+    assert report["parse_failures"] == 1.0
+    assert [note["stage"] for note in notes] == ["sft-q1"]
+    assert "100% of" in notes[0]["text"]
+    assert "sft.batch" in notes[0]["text"]
+
+
 def test_supervision_makes_held_out_references_likelier(trained: Path) -> None:
     q1, q2 = (json.loads((trained / "stages" / name / "held_out.json").read_text()) for name in _firsts(trained))
     assert q2["log_q"] > q1["log_q"] + 0.3  # after sft-q1 the estimator is the untrained base

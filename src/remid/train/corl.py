@@ -31,6 +31,9 @@ from remid.train.stages import improve_responses, improve_traces, supervised
 
 Traces = Mapping[str, str]
 
+#: Where so many of a supervised q1's traces cannot be read, a run goes on mostly without reasoning, and says so.
+_UNREADABLE = 0.5
+
 
 def train_corl(
     config: TrainConfig,
@@ -173,6 +176,13 @@ class _History:
         run.journal.add({"kind": "held_out", "stage": name, "adapter": adapter, "time": time.time(), **row})
         write_json(folder / "held_out.json", row | {"by_sample": by_sample})
         run.progress.say(f"{name}: held-out references {row['log_q']:.3f} nats/token ({row['seconds']:.0f} s)")
+        if name == "sft-q1" and (row["parse_failures"] or 0.0) >= _UNREADABLE:
+            run.note(
+                f"{row['parse_failures']:.0%} of q1's held-out traces do not follow the format, and q2 reads none of "
+                "these: give q1 more steps (a smaller sft.batch, more sft.epochs), a higher sft.rate, or room "
+                "(grpo.trace_tokens)",
+                parse_failures=row["parse_failures"],
+            )
 
     def settle(self) -> None:
         """Leave the best estimator in the run's folder, unless it is there."""
