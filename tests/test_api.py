@@ -47,6 +47,19 @@ def test_a_run_is_loaded_as_it_was_made(tiny: Tiny) -> None:
     assert remid.load(tiny.folder) == remid.load(str(tiny.folder)) == tiny.run
 
 
+@pytest.mark.parametrize(
+    ("table", "where", "word"),
+    [
+        ("remids", {}, "no table remids"),
+        ("remid", {"subst": None}, "no column subst"),
+        ("remi", {"polcy": "x"}, "polcy"),
+    ],
+)
+def test_a_misspelt_table_or_column_is_told(tiny: Tiny, table: str, where: dict[str, Any], word: str) -> None:
+    with pytest.raises(ConfigError, match=word):
+        tiny.run.rows(table, **where)
+
+
 def test_a_report_needs_nothing_but_the_runs_own_files(tiny: Tiny, tmp_path: Path) -> None:
     folder = tmp_path / "elsewhere"
     folder.mkdir()

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parent / "data"))
 sys.path.insert(0, str(Path(__file__).parent / "pipeline"))
 
 import malformed
-from pipeline_tiny import Tiny, benchmark, reuse, tiny_run, write
+from pipeline_tiny import Tiny, benchmark, records, reuse, tiny_run, write
 
 from remid import cli
 from remid.cli import data, measure, plan, study, verify
@@ -307,6 +307,49 @@ def test_tokens_shows_the_scored_span_and_its_sum_is_the_runs_score(remid: Remid
 )
 def test_tokens_of_what_is_not_there_is_told(remid: Remid, small: Path, options: list[str], words: list[str]) -> None:
     assert_refused(remid("tokens", small, *options), *words)
+
+
+def test_tokens_beyond_the_models_context_are_refused(remid: Remid, tmp_path: Path) -> None:
+    long = {**records("IDTest")[0], "agent_golden_response": "so " * 9000}
+    path = write(tmp_path / "long.json", {"IDTest": [long]})
+    answer = remid("tokens", path, "--sample", long["sample_ID"], "--device", "cpu")
+    assert_refused(answer, "the model takes 8192", "a run leaves the sample out")
+
+
+def _to_train_on(folder: Path) -> Path:
+    return write(folder / "b.json", {"IDTrain": [{**row, "subset_tag": "IDTrain"} for row in records("IDTest")]})
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["train", "sft", "b.json", "--out", "taken"],
+        ["study", "sample-size", "--out", "taken"],
+        ["study", "ablation", "b.json", "--out", "taken"],
+        ["verify", "--out", "taken"],
+        ["train", "status", "taken"],
+    ],
+)
+def test_a_file_in_the_place_of_a_folder_is_told_before_any_work(
+    remid: Remid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    _to_train_on(tmp_path)
+    (tmp_path / "taken").write_text("notes")
+    assert_refused(remid(*words), "taken")
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}"])
+def test_a_torn_training_folder_is_told(remid: Remid, tmp_path: Path, content: str) -> None:
+    (tmp_path / "train.json").write_text(content)
+    answer = remid("train", "sft", _to_train_on(tmp_path), "--out", tmp_path, "--model", "builtin")
+    assert_refused(answer, "train.json", "use another --out")
+
+
+def test_a_plan_from_a_folder_that_lost_its_scores_is_told(remid: Remid, tiny: Tiny, tmp_path: Path) -> None:
+    folder = tiny.copy(tmp_path / "run")
+    (folder / "store.sqlite").unlink()
+    assert_refused(remid("plan", folder, "--se", "1"), "lacks scores", "command of the run again")
 
 
 def test_respond_and_run_fit_together(remid: Remid, tiny: Tiny, tmp_path: Path) -> None:

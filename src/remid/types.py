@@ -65,11 +65,15 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
-    """Samples in file order, where they came from, and the SHA-256 (hex) over all that a run depends on."""
+    """Samples in file order, where they came from, and the SHA-256 (hex) over all that scores depend on.
+
+    silent: policies that are named, and whose responses are all null or blank.
+    """
 
     samples: tuple[Sample, ...]
     source: str
     digest: str
+    silent: tuple[str, ...] = ()
 
     @property
     def test(self) -> tuple[Sample, ...]:
@@ -83,8 +87,9 @@ class Benchmark:
 
     @property
     def policies(self) -> tuple[str, ...]:
-        """Names of all policies that answered at least one test sample, in order of first appearance."""
-        return tuple(dict.fromkeys(name for sample in self.test for name in sample.responses))
+        """Names of all policies that answered a test sample, in order of first appearance, then the silent ones: all
+        of theirs is missing, which is to be seen."""
+        return tuple(dict.fromkeys((*(name for sample in self.test for name in sample.responses), *self.silent)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,6 +90,12 @@ def test_each_finding_is_found_alone(samples: list[Sample], kind: str, places: t
     assert f"[{kind}]" in render(check(assemble(samples, "b.json")))
 
 
+def test_a_policy_that_says_nothing_is_named_and_counted() -> None:
+    report = check(replace(assemble(GOOD, "b.json"), silent=("mute",)))
+    assert [(finding.kind, "mute" in finding.message) for finding in report.findings] == [("silent-policy", True)]
+    assert [(p.name, p.answered, p.missing) for p in report.policies][-1] == ("mute", 0, 7)
+
+
 def test_hostile_data_cannot_steer_a_terminal() -> None:
     evil = "\x1b]0;evil\x07\u202e\u2066\r\n\x9b2J\u200f\x00"
     hostile = sample(

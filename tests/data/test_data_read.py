@@ -124,7 +124,8 @@ def test_the_fields_of_a_record_arrive_where_they_belong(tmp_path: Path) -> None
     assert first.meta == {"source": "tests", "agent_character": record()["agent_character"]}
     assert first.place == f"{tmp_path / 'b.json'}: IDTest[0]"
     assert benchmark.test[1].trace == "Think."
-    assert benchmark.policies == ("tiny",)
+    assert benchmark.policies == ("tiny", "other")
+    assert benchmark.silent == ("other",)
 
 
 def test_a_byte_order_mark_and_unicode_line_separators_are_read(tmp_path: Path) -> None:
@@ -146,8 +147,11 @@ def test_the_split_of_a_flat_record(tmp_path: Path) -> None:
 
 def test_blank_responses_and_traces_are_missing(tmp_path: Path) -> None:
     given_ = record(model_response={"a": None, "b": " \n", "c": "", "d": "x"}, SThought=" ", subset_tag=None)
-    sample = read_benchmark([dump(tmp_path / "b.json", {"IDTest": [given_]})]).samples[0]
+    benchmark = read_benchmark([dump(tmp_path / "b.json", {"IDTest": [given_]})])
+    sample = benchmark.samples[0]
     assert sample.responses == {"d": "x"}
+    assert benchmark.silent == ("a", "b", "c")
+    assert benchmark.policies == ("d", "a", "b", "c")
     assert sample.trace is None
     assert sample.subset == "IDTest"
 
@@ -174,6 +178,12 @@ MAPPING = {
     "defaults": {"split": "IDTest", "subset_tag": "chat"},
     "roles": {"user": ["human"], "agent": ["Bot"]},
 }
+
+
+def test_a_mapped_field_that_is_not_there_is_told_by_its_own_name(tmp_path: Path) -> None:
+    path, mapping = lines(tmp_path / "t.jsonl", [{**THEIRS, "a.b": None}]), dump(tmp_path / "m.json", MAPPING)
+    with pytest.raises(DataError, match=r'agent_golden_response: is missing.*takes it from "a\.b"'):
+        read_benchmark([path], mapping=mapping)
 
 
 @pytest.mark.parametrize("ending", ["jsonl", "parquet"])
@@ -234,6 +244,10 @@ def test_response_files_add_policies(tmp_path: Path) -> None:
         {"tiny": "Come 3."},
     ]
     assert benchmark.train[0].responses == {"tiny": "Come 0."}
+    assert benchmark.silent == ()
+    rows = [{"policy": "mute", "sample_ID": f"s{k}", "response": None} for k in (0, 2)]
+    mute = read_benchmark([path], responses=[lines(tmp_path / "mute.jsonl", rows)])
+    assert mute.policies == ("tiny", "other", "mute")
 
 
 def test_ids_may_repeat_in_training_data_only(tmp_path: Path) -> None:

@@ -50,6 +50,7 @@ def test_a_users_file_adds_and_overrules(tmp_path: Path) -> None:
     assert taxonomy.split_of("1990s") == "Later"
     assert taxonomy.split_of("spanish") == "OOD1Test"
     assert taxonomy.split_of("klingon") is None
+    assert taxonomy.split_of("IDTest") == "IDTest"  # a subset of a split's name belongs there
 
 
 def test_a_users_file_reaches_the_samples(tmp_path: Path) -> None:
@@ -59,6 +60,14 @@ def test_a_users_file_reaches_the_samples(tmp_path: Path) -> None:
         read_benchmark([path])
     taxonomy = extended(tmp_path, {"time": {"subsets": ["1990s"]}})
     assert read_benchmark([path], taxonomy=taxonomy).samples[0].shift == "time"
+
+
+@pytest.mark.parametrize(("tag", "shift"), [("IDTest", "id"), ("OOD2Test", "character"), ("IDTrain", "train")])
+def test_a_flat_file_of_any_name_may_call_its_subsets_as_splits(tmp_path: Path, tag: str, shift: str) -> None:
+    path = tmp_path / "mine.jsonl"
+    path.write_text(json.dumps(record(subset_tag=tag)) + "\n", "utf-8")
+    (sample,) = read_benchmark([path]).samples
+    assert (sample.split, sample.shift) == (tag, shift)
 
 
 def test_what_nothing_maps_is_reported_once(tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def test_the_inputs_that_are_mutated_are_valid(tmp_path: Path) -> None:
     answers.write_text(json.dumps(malformed_values.ANSWER), "utf-8")
     benchmark = read_benchmark([path], responses=[answers])
     assert len(benchmark.test) == malformed_values.RECORDS
-    assert benchmark.policies == ("tiny", "new")
+    assert benchmark.policies == ("tiny", "new", "other")
 
 
 def test_all_problems_are_raised_together(tmp_path: Path) -> None:

@@ -22,9 +22,10 @@ Once = dict[str, Any]
 class Behaviour:
     """How the server differs from a good one.
 
-    once: faults for the next requests, one each ({"status", "message", "code", "headers"} or {"do": "drop", "slow",
-    "garbage", "no choices"}). key: the key that it wants. context: tokens that fit. limit_field: the only field for the
-    limit of tokens that it takes. refused_fields: it answers 400 to them. opening: "continue", "assistant" or "closed".
+    once: faults for the next requests, one each ({"status", "message", "code", "headers"}, {"body"} of an answer, or
+    {"do": "drop", "slow", "garbage", "no choices", "endless"}). key: the key that it wants. context: tokens that fit.
+    limit_field: the only field for the limit of tokens that it takes. refused_fields: it answers 400 to them.
+    opening: "continue", "assistant" or "closed".
     usage: whether it counts tokens. dialects: how prompt log-probabilities can be asked for. zero_tokens: takes
     max_tokens=0. change_logps: done to the log-probabilities of a prompt's tokens.
     scale: all log-probabilities are multiplied by it. blind: they do not depend on what stands before.
@@ -248,6 +249,12 @@ def _handler(server: OpenAIServer) -> type[BaseHTTPRequestHandler]:
                 return
             if fault.get("do") == "slow":
                 server.released.wait(20)
+            if fault.get("do") == "endless":
+                self._drip()
+                return
+            if "body" in fault:
+                self._send(200, json.dumps(fault["body"]))
+                return
             if fault.get("do") in ("garbage", "no choices"):
                 self._send(200, '{"choices": [{"mess' if fault["do"] == "garbage" else '{"object": "what"}')
                 return
@@ -275,6 +282,18 @@ def _handler(server: OpenAIServer) -> type[BaseHTTPRequestHandler]:
                 )
                 return
             self._send(200 if found else 404, json.dumps(found or {"detail": "Not Found"}))
+
+        def _drip(self) -> None:
+            """Blank by blank, without an end."""
+            self.send_response(200)
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            self.close_connection = True
+            while not server.released.wait(0.02):
+                try:
+                    self.wfile.write(b"1\r\n \r\n")
+                except OSError:
+                    return
 
         def _send(self, status: int, text: str, headers: dict[str, str] | None = None) -> None:
             data = text.encode()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from typing import Any
 
 import pytest
@@ -214,6 +216,51 @@ def test_an_answer_without_its_text_is_missing(server: OpenAIServer, reply: str,
 def test_an_empty_answer_is_an_answer(server: OpenAIServer) -> None:
     server.behaviour.reply, server.behaviour.finish = "", "stop"
     assert all_written(writer(server), chats("a")) == [Written(0, "", True)]
+
+
+def _said(content: str | None, reason: str = "stop") -> dict[str, Any]:
+    return {"body": {"choices": [{"message": {"role": "assistant", "content": content}, "finish_reason": reason}]}}
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (_said(None, "tool_calls"), "holds no text (finish_reason tool_calls)"),
+        (_said("half a pair \ud800"), "half of a surrogate pair"),
+    ],
+)
+def test_an_answer_that_is_no_text_costs_itself_alone(
+    server: OpenAIServer, answer: dict[str, Any], reason: str
+) -> None:
+    server.behaviour.once = [answer]
+    first, second = all_written(writer(server, concurrency=1), chats("a", "b"))
+    assert first.text is None
+    assert reason in str(first.missing)
+    assert second.text is not None
+
+
+def test_the_words_of_an_error_in_an_answer_are_told(server: OpenAIServer) -> None:
+    server.behaviour.once = [{"body": {"error": {"message": "model overloaded"}}}] * 2
+    (found,) = all_written(writer(server, max_retries=1), chats("a"))
+    assert found.again
+    assert "model overloaded" in str(found.missing)
+
+
+def test_an_answer_without_end_ends_in_time(server: OpenAIServer) -> None:
+    server.behaviour.once = [{"do": "endless"}]
+    first, second = all_written(writer(server, timeout=0.5, max_retries=0, concurrency=1), chats("a", "b"))
+    assert "no answer within 0.5 s" in str(first.missing)
+    assert first.again
+    assert second.text is not None
+
+
+def test_a_date_to_come_back_at_is_kept(server: OpenAIServer) -> None:
+    clock = Clock()
+    date = format_datetime(datetime.now(UTC) + timedelta(seconds=300), usegmt=True)
+    server.behaviour.once = [{"status": 429, "message": "slow down", "headers": {"Retry-After": date}}]
+    (found,) = all_written(writer(server, clock=clock), chats("a"))
+    assert found.text is not None
+    assert 200 < max(clock.slept) <= 301
 
 
 @pytest.mark.parametrize(

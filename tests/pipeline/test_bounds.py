@@ -56,6 +56,10 @@ def test_the_reference_shares_all_with_itself(rows: list[dict[str, Any]]) -> Non
         assert row["bounds"]["T2"]["value"] == 0.0
 
 
+def test_the_reference_cannot_exceed_a_bound(rows: list[dict[str, Any]]) -> None:
+    assert not any(bound["exceeded"] for row in rows[:2] for bound in row["bounds"].values())
+
+
 def test_shares_belong_to_the_shift(rows: list[dict[str, Any]]) -> None:
     assert rows[0]["shares"] == rows[2]["shares"]
     parts = rows[0]["shares"]["sparse"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -52,7 +53,7 @@ def test_a_real_model_answers_every_sample_and_a_run_can_read_it(
     tmp_path: Path, samples: list[Sample], models: None
 ) -> None:
     out = tmp_path / "new" / "r.jsonl"
-    assert respond(samples, out, CONFIG, Told()) == 3
+    assert respond(samples, out, CONFIG, Told()).written == 3
     made = lines(out)
     assert sorted(line["sample_ID"] for line in made) == ["g0", "i1", "i2"]
     for line in made:
@@ -75,7 +76,7 @@ def test_an_unfinished_last_line_is_dropped_and_made_again(tmp_path: Path, sampl
     last = whole[len(kept) :]
     for cut in (1, len(last) // 2, len(last) - 3):
         out.write_bytes(kept + last[:cut])
-        assert respond(samples, out, CONFIG, Told()) == 1
+        assert respond(samples, out, CONFIG, Told()).written == 1
         assert out.read_bytes().startswith(kept)
         assert sorted(line["sample_ID"] for line in lines(out)) == ["g0", "i1", "i2"]
 
@@ -87,10 +88,10 @@ def test_a_last_line_that_lacks_only_its_end_is_kept(
     respond(samples[:2], out, CONFIG, Told())
     whole = out.read_bytes()
     out.write_bytes(whole.removesuffix(b"\n"))
-    assert respond(samples[:2], out, CONFIG, Told()) == 0
+    assert respond(samples[:2], out, CONFIG, Told()).written == 0
     assert out.read_bytes() == whole
     out.write_bytes(whole.removesuffix(b"\n"))
-    assert respond(samples, out, CONFIG, Told()) == 1
+    assert respond(samples, out, CONFIG, Told()).written == 1
     assert len(lines(out)) == 3
 
 
@@ -101,7 +102,7 @@ def test_whoever_has_answered_everything_loads_no_model(
     respond(samples, out, CONFIG, Told())
     before = out.read_bytes()
     monkeypatch.setattr("remid.lm.models.load_model", None)
-    assert respond(samples, out, CONFIG, told) == 0
+    assert respond(samples, out, CONFIG, told).written == 0
     assert "mine has answered every sample" in told.lines[0]
     assert out.read_bytes() == before
 
@@ -112,8 +113,8 @@ def test_other_policies_in_the_file_are_kept_and_do_not_count(
     out = tmp_path / "r.jsonl"
     theirs = json.dumps({"policy": "other", "sample_ID": "i1", "response": "naïve"}, ensure_ascii=False) + "\n"
     out.write_text(theirs, "utf-8")
-    assert respond(samples, out, CONFIG, Told()) == 3
-    assert respond(samples, out, RespondConfig("third", **SHORT), Told()) == 3
+    assert respond(samples, out, CONFIG, Told()).written == 3
+    assert respond(samples, out, RespondConfig("third", **SHORT), Told()).written == 3
     assert out.read_text("utf-8").startswith(theirs)
     assert [line["policy"] for line in lines(out)] == ["other", *["mine"] * 3, *["third"] * 3]
 
@@ -152,7 +153,7 @@ def test_a_file_that_holds_something_else_is_refused_and_left_as_it_is(
     out = tmp_path / "r.jsonl"
     out.write_bytes(content)
     if content.endswith(b'{"poli'):  # ours, cut by a kill
-        assert respond(samples, out, CONFIG, Told()) == 3
+        assert respond(samples, out, CONFIG, Told()).written == 3
         assert len(lines(out)) == 4
         return
     with pytest.raises(DataError, match=r"r\.jsonl: line 1"):
@@ -173,7 +174,17 @@ def test_names_that_a_run_would_refuse_are_refused(tmp_path: Path, samples: list
 
 
 @pytest.mark.parametrize(
-    "change", [{"without": ("dialogue",)}, {"without": ("",)}, {"max_new_tokens": 0}, {"temperature": -1.0}]
+    "change",
+    [
+        {"without": ("dialogue",)},
+        {"without": ("",)},
+        {"max_new_tokens": 0},
+        {"temperature": -1.0},
+        {"temperature": math.inf},
+        {"repetition_penalty": math.inf},
+        {"repetition_penalty": math.nan},
+        {"policy": "a\udcffb"},
+    ],
 )
 def test_settings_without_a_sense_are_refused(tmp_path: Path, samples: list[Sample], change: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
@@ -217,8 +228,10 @@ def test_what_does_not_fit_stays_unanswered_and_is_said(
     assert renderer.decode(max(prompts, key=len))
     short = replace(embedded, max_length=longest + 4 - 1)
     monkeypatch.setattr("remid.lm.models.load_model", lambda source, **options: short)
-    assert respond(samples, tmp_path / "some.jsonl", CONFIG, told) == 2
-    assert any("1 samples stay unanswered" in line and "room for" in line for line in told.lines)
+    made = respond(samples, tmp_path / "some.jsonl", CONFIG, told)
+    assert made.written == 2
+    (why,) = made.unanswered
+    assert "room for" in why
 
 
 def test_an_answer_to_a_text_that_changed_since_is_not_taken_for_one_to_the_new(
@@ -234,7 +247,7 @@ def test_an_answer_to_a_text_that_changed_since_is_not_taken_for_one_to_the_new(
     # Files from before prompts were kept count as they did.
     older = [{name: value for name, value in line.items() if name != "prompt"} for line in lines(out)]
     out.write_text("".join(json.dumps(line) + "\n" for line in older))
-    assert respond(edited, out, CONFIG, Told()) == 0
+    assert respond(edited, out, CONFIG, Told()).written == 0
 
 
 def test_what_a_server_is_not_sent_is_not_said_to_have_been(
@@ -254,4 +267,4 @@ def test_what_a_server_is_not_sent_is_not_said_to_have_been(
     assert [(line["temperature"], line["seed"]) for line in lines(out)] == [(None, 0)]
     with pytest.raises(ConfigError, match="made with another temperature"):
         respond(samples, out, CONFIG, Told(), plain)
-    assert respond(samples, out, CONFIG, Told(), without) == len(samples) - 1
+    assert respond(samples, out, CONFIG, Told(), without).written == len(samples) - 1

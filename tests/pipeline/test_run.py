@@ -244,6 +244,20 @@ def test_a_policy_that_never_answered_under_a_shift_is_null_there(tiny: Tiny, tm
     assert kept == tiny.run.rows("bound", policy=POLICY, subset="Gaming")[0]
 
 
+def test_a_policy_that_never_says_anything_is_listed_as_missing(tiny: Tiny, tmp_path: Path, no_model: None) -> None:
+    content = benchmark()
+    n = sum(map(len, content.values()))
+    for row in (row for rows in content.values() for row in rows):
+        row["model_response"] = {**row["model_response"], "mute": " "}
+    run = again(tiny, tiny.copy(tmp_path / "run"), write(tmp_path / "mute.json", content))
+    check(run)
+    (row,) = (row for row in run.result["policies"] if row["policy"] == "mute")
+    assert (row["n_responses"], row["n_missing"]) == (0, n)
+    for table in ("remi", "remid", "gap"):
+        assert {row["value"] for row in run.rows(table, policy="mute")} == {None}
+    assert sum(row["n"] for row in run.result["missing"] if row["policy"] == "mute") == n
+
+
 def test_a_subset_of_one_sample_is_named_and_breaks_nothing(tiny: Tiny, tmp_path: Path, no_model: None) -> None:
     content = {**benchmark(), "OOD2Test": records("OOD2Test")[:1]}
     run = again(tiny, tiny.copy(tmp_path / "run"), write(tmp_path / "lone.json", content))

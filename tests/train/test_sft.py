@@ -47,6 +47,15 @@ def _trained(tiny_folder: Path, out: Path) -> tuple[dict[str, torch.Tensor], lis
     return {name: p.detach().clone() for name, p in model.named_parameters() if ".q1." in name}, logs.steps
 
 
+def test_a_single_step_teaches(tiny_folder: Path, tmp_path: Path) -> None:
+    loaded = load_model(find_model(str(tiny_folder)), device="cpu", dtype="float32")
+    model = new_adapters(loaded.model, LoraSettings(r=4, alpha=8, dropout=0.0), ("q1", "q2"), 0)
+    examples = [Example(str(k), (k, 5, 6), (7, 8, 9)) for k in range(4)]
+    run_sft(model, "q1", examples, loaded.tokenizer, SftSettings(epochs=1, rate=1e-3), tmp_path, seed=5)
+    moved = max(float(p.detach().abs().max()) for name, p in model.named_parameters() if "lora_B.q1" in name)
+    assert moved == pytest.approx(1e-3, rel=0.1)  # Adam's first step is as long as the rate
+
+
 def test_logits_of_completions_alone_teach_the_same(
     tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

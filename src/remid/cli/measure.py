@@ -282,8 +282,11 @@ def respond(
             omit=omit,
         )
     where = engine_config(engine, workers, worker_threads, ray_address, chosen, yes)
-    count = write_responses(limited(benchmark, limit), out, config, Progress(not quiet), where)
-    typer.echo(f"{out}: {count} responses written")
+    made = write_responses(limited(benchmark, limit), out, config, Progress(not quiet), where)
+    typer.echo(f"{out}: {made.written} responses written" + (f", {made.empty} of them empty" if made.empty else ""))
+    if silent := made.unanswered:
+        more = f" and {len(silent) - 5} more" if len(silent) > 5 else ""
+        typer.echo(f"{len(silent)} unanswered: {'; '.join(silent[:5])}{more}", err=True)
 
 
 def report(folder: Annotated[Path, typer.Argument(help="A run's folder.")]) -> None:

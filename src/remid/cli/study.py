@@ -54,10 +54,12 @@ def sample_size(
 ) -> None:
     """Ask whether the bound follows R-EMID more closely as the sample grows. Needs no model."""
     from remid.pipeline.progress import Progress
+    from remid.pipeline.run import make_folder
     from remid.study.exact_sizes import bound_against_n_exact, command_worlds
     from remid.study.sample_size import SIZES, sample_size_study
     from remid.study.show_sample_size import LEDE, TITLE, sample_size_sections
 
+    make_folder(out)
     progress = Progress(not quiet)
     of_run = None
     if run is not None:
@@ -169,6 +171,7 @@ def ablation(
     """Train with and without reasoning and CoRL, and compare perplexities. The same command resumes."""
     from remid.errors import ConfigError
     from remid.pipeline.progress import Progress
+    from remid.pipeline.run import make_folder
     from remid.study.ablation import ablation_study, given_material
     from remid.study.ablation_world import hops_material
     from remid.study.arms import Draws
@@ -179,6 +182,7 @@ def ablation(
         raise ConfigError(f"world: no {world}; there is hops")
     if world is not None and data:
         raise ConfigError("world: brings its own data; leave DATA out, or --world")
+    make_folder(out)
     progress, settings = Progress(not quiet), read_settings(config) if config is not None else {}
     if data:
         settings["data"] = data
@@ -199,7 +203,6 @@ def _leave(
     from remid.pipeline.run import write_json
     from remid.report.sheet import console_tables, render_sheet
 
-    out.mkdir(parents=True, exist_ok=True)
     write_json(out / "result.json", result)
     page = out / "study.html"
     page.write_text(render_sheet(title, lede, sections, manifest), encoding="utf-8")

@@ -27,12 +27,12 @@ def verify(
     from rich.console import Console
 
     from remid.pipeline.progress import Progress
-    from remid.pipeline.run import write_json
+    from remid.pipeline.run import make_folder, write_json
     from remid.report.sheet import console_tables, render_sheet
     from remid.verify.run import run_verify
     from remid.verify.show import LEDE, TITLE, verify_sections
 
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     found = run_verify(full=full, seed=seed, progress=Progress(not quiet))
     write_json(out / "verify.json", found)
     sections = verify_sections(found)

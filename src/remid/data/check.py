@@ -21,6 +21,7 @@ FindingKind = Literal[
     "no-ood",
     "too-small",
     "no-responses",
+    "silent-policy",
     "duplicate-sample",
     "duplicate-reference",
     "train-overlap-id",
@@ -104,7 +105,13 @@ def check(benchmark: Benchmark) -> Report:
         n_train=len(train),
         subsets=tuple(_summary(group) for group in groups(benchmark.samples)),
         policies=tuple(_policy(name, test) for name in benchmark.policies),
-        findings=(*_coverage(test), *_duplicates(test), *_train_overlap(test, train), *_echoes(benchmark)),
+        findings=(
+            *_coverage(test),
+            *_silent(benchmark),
+            *_duplicates(test),
+            *_train_overlap(test, train),
+            *_echoes(benchmark),
+        ),
     )
 
 
@@ -179,6 +186,11 @@ def _coverage(test: Sequence[Sample]) -> list[Finding]:
         message = "no policy's responses: generate them with a model, or give response files"
         findings.append(_finding("no-responses", message))
     return findings
+
+
+def _silent(benchmark: Benchmark) -> list[Finding]:
+    message = 'policy "{}" says nothing: every response of it is null or blank'
+    return [_finding("silent-policy", message.format(shown(name))) for name in benchmark.silent]
 
 
 def _duplicates(test: Sequence[Sample]) -> list[Finding]:

@@ -51,13 +51,17 @@ def read_benchmark(
     _find_repeated_ids(samples, problems)
     # With benchmark records missing, "no such sample" would be said of answers that are right.
     if responses and not problems:
-        samples = add_responses(samples, [Path(path) for path in responses], problems)
+        samples, silent = add_responses(samples, [Path(path) for path in responses], problems)
+        reading.silent |= silent
     if group_by is not None:
         samples = [_regrouped(sample, group_by, problems) for sample in samples]
     if problems:
         raise DataError(problems)
     samples = _one_shift_per_subset(samples)
-    return assemble(samples, source=", ".join(str(path) for path in paths))
+    found = assemble(samples, source=", ".join(str(path) for path in paths))
+    # A table of all records names whoever answered one of them, with null in the others: training records count too.
+    answered = {name for sample in found.samples for name in sample.responses}
+    return replace(found, silent=tuple(name for name in reading.silent if name not in answered))
 
 
 def assemble(samples: Sequence[Sample], source: str) -> Benchmark:

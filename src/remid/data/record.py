@@ -8,7 +8,7 @@ SThought and model_response {policy: text or null}.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -18,7 +18,7 @@ from remid.data.outside import problems_of
 from remid.data.rows import Row
 from remid.data.strict_json import find_faults
 from remid.data.taxonomy import Taxonomy, unmapped
-from remid.data.text import kind, shown
+from remid.data.text import is_utf8, kind, shown
 from remid.errors import Problem
 from remid.types import Role, Sample, Turn
 
@@ -60,12 +60,16 @@ class _Record(BaseModel):
 
 @dataclass(slots=True)
 class Reading:
-    """What the records of one call share: how to read them, and what was found wrong."""
+    """What the records of one call share: how to read them, and what was found wrong.
+
+    silent: policies that a record names without a response, in order.
+    """
 
     mapping: FieldMapping
     taxonomy: Taxonomy
     problems: list[Problem]
     unmapped: set[tuple[str, str, str]] = field(default_factory=set)
+    silent: dict[str, None] = field(default_factory=dict)
 
 
 def to_sample(row: Row, reading: Reading) -> Sample | None:
@@ -82,7 +86,7 @@ def to_sample(row: Row, reading: Reading) -> Sample | None:
     try:
         record = _Record.model_validate(found)
     except ValidationError as error:
-        reading.problems += problems_of(error, row.file, row.record, _HINTS)
+        reading.problems += [_with_origin(p, reading.mapping) for p in problems_of(error, row.file, row.record, _HINTS)]
         return None
     before = len(reading.problems)
     sample_id = str(record.sample_id)
@@ -93,7 +97,8 @@ def to_sample(row: Row, reading: Reading) -> Sample | None:
     if not character.strip():
         problems.add("agent_character", "must not be blank")
     dialogue = _dialogue(record.dialogue_context, reading.mapping.roles, problems)
-    responses = _responses(record.model_response or {}, problems)
+    responses, silent = _responses(record.model_response or {}, problems)
+    reading.silent |= dict.fromkeys(silent)
     split, subset, shift = _place(row, record, reading)
     if len(reading.problems) > before or shift is None:
         return None
@@ -117,6 +122,8 @@ def policy_fault(name: str) -> str | None:
     """Why `name` cannot name a policy, or None."""
     if not name.strip():
         return "a policy's name must not be blank"
+    if not is_utf8(name):
+        return "a policy's name must be valid Unicode"
     if name.strip().casefold() in CONTROLS:
         return f'"{shown(name)}" is the name of a control ({", ".join(CONTROLS)}); call the policy something else'
     return None
@@ -168,6 +175,14 @@ class _Problems:
 
     def add(self, name: str, message: str) -> None:
         self.found.append(Problem(self.row.file, self.row.record, name, message))
+
+
+def _with_origin(problem: Problem, mapping: FieldMapping) -> Problem:
+    """The problem, with the column that a mapping takes the field from: the name that the user knows."""
+    origin = {str(name): path for name, path in mapping.fields.items()}.get(problem.field)
+    if origin is None:
+        return problem
+    return replace(problem, message=f'{problem.message} (the mapping takes it from "{shown(origin)}")')
 
 
 def _gather(row: Row, mapping: FieldMapping) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -266,9 +281,10 @@ def _said(item: dict[str, Any], roles: Roles) -> tuple[Role, Any] | str:
     return f'is by "{shown(speaker)}", whom the mapping file\'s "roles" do not list as user or agent'
 
 
-def _responses(given: dict[str, Any], problems: _Problems) -> dict[str, str]:
-    """Policy -> response, without those that are null or blank: missing, never empty."""
-    responses = {}
+def _responses(given: dict[str, Any], problems: _Problems) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Policy -> response, and the policies whose response is null or blank: missing, never empty."""
+    responses: dict[str, str] = {}
+    silent = []
     for name, text in given.items():
         place = f"model_response.{shown(name, 60)}"
         if fault := policy_fault(name):
@@ -277,4 +293,6 @@ def _responses(given: dict[str, Any], problems: _Problems) -> dict[str, str]:
             problems.add(place, f"must be text or null, not {kind(text)}")
         elif text is not None and text.strip():
             responses[name] = text
-    return responses
+        else:
+            silent.append(name)
+    return responses, tuple(silent)

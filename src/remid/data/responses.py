@@ -34,8 +34,11 @@ class _Line(BaseModel):
     subset_tag: str | None = None
 
 
-def add_responses(samples: Sequence[Sample], paths: Sequence[Path], problems: list[Problem]) -> list[Sample]:
-    """The samples with the answers of all response files; what is wrong with a line goes to `problems`.
+def add_responses(
+    samples: Sequence[Sample], paths: Sequence[Path], problems: list[Problem]
+) -> tuple[list[Sample], dict[str, None]]:
+    """The samples with the answers of all response files, and whose lines hold no text; what is wrong with a line goes
+    to `problems`.
 
     A line means the test sample of its sample_ID, or else the training sample, of its subset_tag if it has one.
     Blank and null responses are missing. A second answer of a policy to a sample is a problem wherever it stands.
@@ -52,17 +55,19 @@ def add_responses(samples: Sequence[Sample], paths: Sequence[Path], problems: li
             problems += error.problems
         if not lines and len(problems) == before:
             problems.append(Problem(file, "", "", "holds no responses"))
-    return [
+    whole = [
         replace(sample, responses={**sample.responses, **given}) if given else sample
         for sample, given in zip(samples, answers.given, strict=True)
     ]
+    return whole, answers.silent
 
 
 class _Answers:
-    """The answers read so far: given[i] is policy -> text for sample i."""
+    """The answers read so far: given[i] is policy -> text for sample i, silent who has lines without a text."""
 
     def __init__(self, samples: Sequence[Sample]) -> None:
         self.given: list[dict[str, str]] = [{} for _ in samples]
+        self.silent: dict[str, None] = {}
         self._place = {
             (policy, number): sample.place for number, sample in enumerate(samples) for policy in sample.responses
         }
@@ -85,6 +90,8 @@ class _Answers:
         self._place[line.policy, number] = f"{file}: {record}"
         if line.response is not None and line.response.strip():
             self.given[number][line.policy] = line.response
+        else:
+            self.silent[line.policy] = None
         return []
 
     def _find(self, line: _Line) -> int | Problem:

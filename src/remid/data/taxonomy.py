@@ -38,9 +38,12 @@ class Taxonomy:
         return TRAIN if by_split == TRAIN else self.subsets.get(subset, by_split)
 
     def split_of(self, subset: str) -> str | None:
-        """The split in which records of `subset` belong where their file names none: its shift's first."""
+        """The split in which records of `subset` belong where their file names none: its shift's first, or the split
+        of that very name."""
         shift = self.subsets.get(subset)
-        return next((split for split, of in self.splits.items() if of == shift), None) if shift else None
+        if shift is None:
+            return subset if subset in self.splits else None
+        return next((split for split, of in self.splits.items() if of == shift), None)
 
 
 class _Names(Outside):

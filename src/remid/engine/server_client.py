@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from remid.engine.server_bounds import bounded
 from remid.engine.server_faults import MalformedError, NotThereError, RequestError, UnansweredError, judge, tell
 from remid.engine.server_pool import side_by_side
 from remid.engine.server_settings import ServerSettings
@@ -89,9 +90,9 @@ class ServerClient:
         # The client insists on some key; "none" is what servers without one are used to.
         key = settings.key() or "none"
         # A proxy in the environment is for the world outside: it does not know this machine's localhost.
-        transport = DefaultHttpxClient(trust_env=False) if settings.is_local else None
+        http = DefaultHttpxClient(trust_env=not settings.is_local, event_hooks={"response": [bounded]})
         self._http = OpenAI(
-            api_key=key, base_url=settings.url, timeout=settings.timeout, max_retries=0, http_client=transport
+            api_key=key, base_url=settings.url, timeout=settings.timeout, max_retries=0, http_client=http
         )
         if urlsplit(settings.url).hostname != "api.openai.com":
             # Read from the environment, and nobody else's business.

@@ -6,6 +6,8 @@ import json
 import os
 import unicodedata
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 from remid.errors import EngineError
@@ -139,15 +141,21 @@ def _message(error: openai.APIStatusError) -> str:
 
 
 def _retry_after(error: openai.APIStatusError) -> float | None:
-    """Seconds that the server asks us to wait (the date form of the header is not read: nobody sends it here)."""
+    """Seconds that the server asks us to wait, as a number or as a date."""
+    headers = error.response.headers
     for header, per_second in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
         try:
-            seconds = float(error.response.headers[header]) / per_second
+            seconds = float(headers[header]) / per_second
         except (KeyError, ValueError):
             continue
         if 0 <= seconds < float("inf"):
             return seconds
-    return None
+    try:
+        until = parsedate_to_datetime(headers.get("retry-after", ""))
+        now = parsedate_to_datetime(headers["date"]) if "date" in headers else datetime.now(UTC)
+        return max(0.0, (until - now).total_seconds())  # by the server's clock, where it tells it
+    except (ValueError, TypeError):  # no date, or one of two without a zone
+        return None
 
 
 def _cause(error: openai.APIConnectionError) -> str:

@@ -98,7 +98,7 @@ class ServerSettings:
         if not self.api_key_env or (self.api_key_env == DEFAULT_KEY and not secure and not self.is_local):
             return None
         value = os.environ.get(self.api_key_env, "").strip()
-        if not value.isascii():
+        if not (value.isascii() and value.isprintable()):  # a line break would end the header
             raise EngineError(f"the key in the environment variable {self.api_key_env} has signs that no key has")
         if value:
             return value

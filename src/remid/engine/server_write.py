@@ -139,7 +139,7 @@ class ServerWriter:
             message, reason = choice["message"], choice.get("finish_reason")
             text, refusal = message.get("content"), message.get("refusal")
         except (KeyError, IndexError, TypeError, AttributeError):
-            raise MalformedError("the answer holds no message") from None
+            raise MalformedError(f"the answer holds no message{self._words(answer)}") from None
         if reason == "content_filter":
             raise RequestError("cut by the server's content filter", known=True)
         if not isinstance(text, str) or not text:
@@ -148,9 +148,20 @@ class ServerWriter:
             if reason == "length":
                 limit = self._decoding.max_new_tokens
                 raise RequestError(f"no text within {limit} tokens (all of them spent on reasoning?)", known=True)
-            if text is not None and not isinstance(text, str):
+            if text is None:  # a call of a tool, say; an empty text is an answer that says nothing
+                ended = f" (finish_reason {tell(str(reason), self._settings, 40)})"
+                raise RequestError(f"the answer holds no text{ended}", known=True)
+            if not isinstance(text, str):
                 raise MalformedError("the answer's text is not text")
-        return text or "", reason != "length"
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            raise RequestError("the answer holds half of a surrogate pair, which is no text", known=True)
+        return text, reason != "length"
+
+    def _words(self, answer: dict[str, Any]) -> str:
+        """What a server says instead of an answer, with status 200."""
+        error = answer.get("error")
+        said = error.get("message") if isinstance(error, dict) else error
+        return f": {tell(said, self._settings)}" if isinstance(said, str) and said else ""
 
     def _probe_tokens(self, messages: Sequence[Message], extra: dict[str, Any]) -> int | None:
         """Prompt tokens that the server counts for a chat, None where it refuses it or does not count."""

@@ -57,9 +57,9 @@ def bound_rows(
                     _side(references[target], on_ood_B, told_ood),
                     confidence=confidence,
                 )
-                rows.append(
-                    {**row, **_plugin_part(made, found["ci_low"]), "shares": _shares_part(shifts.shares(target))}
-                )
+                # The reference's R-EMID is 0 by definition: no measurement that a bound could fail on.
+                low = None if policy == REFERENCE else found["ci_low"]
+                rows.append({**row, **_plugin_part(made, low), "shares": _shares_part(shifts.shares(target))})
                 step(1)
     return rows
 

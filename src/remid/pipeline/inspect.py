@@ -34,6 +34,11 @@ def token_table(
     features = parse_trace(sample.trace).features if sample.trace else None
     prompt = renderer.prompt_ids(role_play_messages(sample, features))
     ids = renderer.response_ids(text)
+    if len(prompt) + len(ids) > loaded.max_length:  # positions it was never trained on: numbers without a meaning
+        raise ModelError(
+            f"{shown(sample_id)}: prompt of {len(prompt)} and response of {len(ids)} tokens, the model takes "
+            f"{loaded.max_length}; a run leaves the sample out"
+        )
     [scored] = next(Scorer(loaded, layout="plain").score([Work(tuple(prompt), (tuple(ids),))]))
     if scored.logp_T is None:
         raise ModelError(f"{shown(sample_id)}: {scored.missing}")

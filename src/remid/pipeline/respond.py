@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -44,24 +45,36 @@ class RespondConfig:
     trust_remote_code: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Responded:
+    """What a command wrote. empty: how many of the written say nothing. unanswered: "sample (reason)" of the others."""
+
+    written: int = 0
+    empty: int = 0
+    unanswered: tuple[str, ...] = ()
+
+
 def respond(
     samples: Sequence[Sample],
     out: Path,
     config: RespondConfig,
     progress: Progress,
     engine: EngineConfig | None = None,
-) -> int:
-    """Append a response to `out` for every sample that has none there yet; returns how many were written.
+) -> Responded:
+    """Append a response to `out` for every sample that has none there yet.
 
-    engine: where the model runs; what could not be written is told, and asked for again by the same command.
+    engine: where the model runs; what could not be written is asked for again by the same command.
     A batch is durable once it is written, and a kill leaves all of it or nothing (pipeline/batch_file.py).
     Raises ConfigError for settings that cannot be used, or that differ from those of the policy's lines in `out`,
     DataError for an `out` that holds something else (which is left as it is), StoreError where there is no room.
     """
     if fault := policy_fault(config.policy):
         raise ConfigError(f"policy: {fault}")
-    if config.max_new_tokens < 1 or config.temperature < 0 or config.repetition_penalty <= 0:
-        raise ConfigError("max_new_tokens must be at least 1, temperature at least 0, repetition_penalty above 0")
+    numbers = (config.temperature, config.repetition_penalty)
+    if config.max_new_tokens < 1 or not all(map(math.isfinite, numbers)) or numbers[0] < 0 or numbers[1] <= 0:
+        raise ConfigError(
+            "max_new_tokens must be at least 1, temperature a number of at least 0, repetition_penalty one above 0"
+        )
     if unknown := [part for part in config.without if part not in BLINDABLE]:
         raise ConfigError(f"without: {', '.join(unknown)} cannot be left out; one of {', '.join(BLINDABLE)}")
     decoding = Decoding(
@@ -89,7 +102,7 @@ def respond(
             todo = [sample for sample in samples if sample.sample_id not in done]
             if not todo:
                 progress.say(f"{out}: {config.policy} has answered every sample")
-                return 0
+                return Responded()
             chats = [Chat(asked[sample.sample_id]) for sample in todo]
             writer = engines.writing(decoding, chats)
             progress.say(f"responding: {writer.name}")
@@ -103,9 +116,10 @@ def _write(
     file: BatchFile,
     about: dict[str, Any],
     progress: Progress,
-) -> int:
-    """Append what the writer says, a batch at a time; returns how many responses there are."""
-    count, silent = 0, []
+) -> Responded:
+    """Append what the writer says, a batch at a time."""
+    count = empty = 0
+    silent: list[str] = []
     with progress.stage("responding", len(chats)) as step:
         for batch in writer.write(chats):
             lines = []
@@ -115,6 +129,7 @@ def _write(
                     silent.append(f"{shown(sample_id)} ({shown(written.missing or 'no reason given')})")
                     continue
                 count += 1
+                empty += not written.text.strip()
                 record = {
                     "policy": about["policy"],
                     "sample_ID": sample_id,
@@ -126,10 +141,7 @@ def _write(
                 lines.append(json.dumps(record, ensure_ascii=False) + "\n")
             file.add("".join(lines).encode())
             step(len(batch))
-    if silent:
-        more = f" and {len(silent) - 5} more" if len(silent) > 5 else ""
-        progress.say(f"{len(silent)} samples stay unanswered: {'; '.join(silent[:5])}{more}")
-    return count
+    return Responded(count, empty, tuple(silent))
 
 
 def _already_in(out: Path, policy: str, settings: dict[str, Any], prompts: dict[str, str]) -> set[str]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from remid.errors import DataError, Problem
+from remid.errors import ConfigError, DataError, Problem, StoreError
 from remid.lm.embed import find_embedder
 from remid.pipeline.components import component_units
 from remid.pipeline.config import RunConfig
@@ -36,7 +36,16 @@ class Run:
     details: list[dict[str, Any]]
 
     def rows(self, table: str, **where: Any) -> list[dict[str, Any]]:
-        """Rows of one table of the result, such as rows("remid", policy="my-model", unit="nats/response")."""
+        """Rows of one table of the result, such as rows("remid", policy="my-model", unit="nats/response").
+
+        Raises ConfigError for a table or a column that there is not: a misspelt one would match nothing, or all.
+        """
+        tables = [name for name, rows in self.result.items() if isinstance(rows, list)]
+        if table not in tables:
+            raise ConfigError(f"rows: no table {table}; there are {', '.join(tables)}")
+        columns = dict.fromkeys(key for row in self.result[table] for key in row)
+        if wrong := [key for key in where if columns and key not in columns]:
+            raise ConfigError(f"rows: {table} has no column {', '.join(wrong)}; it has {', '.join(columns)}")
         return [row for row in self.result[table] if all(row.get(key) == value for key, value in where.items())]
 
 
@@ -123,6 +132,14 @@ def score_plan(plan: Plan, store: Store, engines: Engines, progress: Progress, *
         return plan
     done = score_in_rounds(plan, plan.config.until_se, store, score, progress)
     return replace(done.plan, first=done.first, whole=done.whole, stopping=done.stopping)
+
+
+def make_folder(folder: Path) -> None:
+    """The folder that a command writes to, before it computes anything. Raises StoreError where there can be none."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"{folder}: cannot be made a folder: {error.strerror}; use another --out") from None
 
 
 def write_json(path: Path, content: Any) -> None:

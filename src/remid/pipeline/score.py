@@ -226,7 +226,10 @@ def pair_scores(
     design: PairDesign,
     scored: Mapping[tuple[str, str], tuple[int, float | None, str | None]],
 ) -> PairScores:
-    """One policy's PairScores in one subset from what the store holds. prompts: keys, None where there is none."""
+    """One policy's PairScores in one subset from what the store holds. prompts: keys, None where there is none.
+
+    Raises StoreError where a pair has not been scored.
+    """
     n, m = design.negatives_Bm.shape
     positive_B, negative_Bm = np.full(n, np.nan), np.full((n, m), np.nan)
     tokens_B, bytes_B = np.full(n, np.nan), np.full(n, np.nan)
@@ -234,7 +237,11 @@ def pair_scores(
 
     def look_up(i: int, j: int) -> tuple[int, float]:
         prompt, text = prompts[i], keys[j]
-        tokens, logp, _ = (0, None, None) if prompt is None or text is None else scored[prompt, text]
+        if prompt is None or text is None:
+            return 0, np.nan
+        if (prompt, text) not in scored:  # a folder that was copied without it, or mended
+            raise StoreError("the run's store lacks scores of it; give the command of the run again")
+        tokens, logp, _ = scored[prompt, text]
         return tokens, np.nan if logp is None else logp
 
     for i in range(n):

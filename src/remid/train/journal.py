@@ -87,7 +87,7 @@ def read_journal(folder: Path) -> list[Row]:
     path = folder / JOURNAL
     try:
         data = path.read_bytes()
-    except FileNotFoundError:
+    except OSError:
         raise StoreError(f"{folder}: holds no training run (no {JOURNAL}); give the --out of `remid train`") from None
     lines = data.split(b"\n")[:-1]  # what follows the last line end is empty or torn
     return _as_one_run([_parsed(line, number, path) for number, line in enumerate(lines, 1)])

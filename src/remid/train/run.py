@@ -16,7 +16,7 @@ from remid.lm.models import LoadedModel, find_model, load_model
 from remid.pipeline.engines import EngineConfig, with_server
 from remid.pipeline.progress import Progress
 from remid.pipeline.prompts import PROMPT_VERSION
-from remid.pipeline.run import write_json
+from remid.pipeline.run import make_folder, write_json
 from remid.train.config import TrainConfig
 from remid.train.evaluate import write_traces
 from remid.train.examples import Split, refuse_leaks, split_training, without_leaks
@@ -124,14 +124,18 @@ def open_run(config: TrainConfig, folder: Path, progress: Progress, engine: Engi
 
 def _claim(folder: Path, config: TrainConfig, data: str, base: str) -> None:
     """Write what the run is made from, or compare it with what is there."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     path = folder / "train.json"
     settings = config.model_dump(mode="json")
     mine = {"config": settings, "data": data, "base": base, "prompts": PROMPT_VERSION}
     if is_first() and not path.exists():
         write_json(path, mine)
     wait_for(path)
-    theirs = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        theirs = json.loads(path.read_text(encoding="utf-8"))
+        theirs["config"]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise StoreError(f"{path}: cannot be read as the settings of a training run; use another --out") from error
     if theirs != mine:
         changed = [key for key in settings if theirs["config"].get(key) != settings[key]]
         changed += [key for key in ("data", "base", "prompts") if theirs.get(key) != mine[key]]

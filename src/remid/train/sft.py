@@ -19,6 +19,7 @@ from remid.train.resume import last_checkpoint
 from remid.train.shared import read_logits
 
 _IGNORED = -100  # the label that transformers leaves out of the loss
+_WARMUP = 0.03
 
 
 class CompletionTrainer(SFTTrainer):  # type: ignore[misc]  # trl is untyped
@@ -97,7 +98,8 @@ def run_sft(
         num_train_epochs=settings.epochs,
         learning_rate=settings.rate,
         lr_scheduler_type="cosine",
-        warmup_steps=0.03,  # below 1: a share of the steps
+        # Below 1: a share of the steps. It is rounded up and begins at 0, so that few steps would lose one of them.
+        warmup_steps=_WARMUP if _WARMUP * settings.epochs * len(examples) / settings.batch >= 1 else 0,
         per_device_train_batch_size=min(settings.micro, settings.batch),
         gradient_accumulation_steps=max(1, settings.batch // settings.micro),
         max_length=None,  # what is too long was left out and counted before; nothing is cut here
