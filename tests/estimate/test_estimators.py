@@ -255,6 +255,23 @@ def test_paired_differences(name: str) -> None:
         estimator(a, pair_scores(matrix(10), 3, seed=5))
 
 
+@pytest.mark.parametrize("name", COLUMNWISE)
+@pytest.mark.parametrize("odd", [np.inf, -np.inf])
+def test_a_score_that_is_not_finite_is_missing_on_both_sides_of_a_difference(name: str, odd: float) -> None:
+    estimator = COLUMNWISE[name]
+    a, b = (pair_scores(matrix(10, seed), 3) for seed in range(2))
+    here_B, here_Bm = np.arange(10) != 7, np.indices((10, 3))[0] != 4
+
+    def holed(scores: PairScores, by: float) -> PairScores:
+        positive_B = np.where(here_B, scores.positive_B, by)
+        return replace(scores, positive_B=positive_B, negative_Bm=np.where(here_Bm, scores.negative_Bm, by))
+
+    for ours, theirs in ((holed(a, odd), b), (a, holed(b, odd))):
+        got, expected = estimator(ours, theirs), estimator(holed(a, np.nan), holed(b, np.nan))
+        assert got.phi_B == pytest.approx(expected.phi_B, nan_ok=True)
+        assert got.n == expected.n
+
+
 def test_they_go_through_pooling_and_remid() -> None:
     a, b = (infonce(pair_scores(matrix(20, seed), 2)) for seed in range(2))
     assert pool([a, b]).value == pytest.approx((a.value + b.value) / 2)

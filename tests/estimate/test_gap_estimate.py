@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from scipy import stats
 
 from remid.estimate.gap import (
@@ -25,7 +26,7 @@ from remid.estimate.gap import (
     part_estimate,
     together,
 )
-from remid.types import FloatArray
+from remid.types import Estimate, FloatArray
 
 NAN = float("nan")
 QUICK = settings(max_examples=40, deadline=None, derandomize=True, database=None)
@@ -270,8 +271,9 @@ def test_a_p_value_of_a_large_effect_is_not_held_up_by_the_number_of_resamples()
         for share in (1.0, 0.05)
     )
     made = part_estimate(sure, "missing", 0.95)
-    assert made.p_value == pytest.approx(2 * stats.t.sf(made.value / made.stderr, made.df), rel=1e-6)
-    assert made.p_value < 1e-12
+    reach = stats.t.ppf(0.975, made.df) / stats.norm.ppf(0.975)  # of the interval: the spread of its resamples has it
+    assert made.p_value == pytest.approx(2 * stats.t.sf(reach * made.value / made.stderr, made.df), rel=1e-6, abs=0)
+    assert 0 < made.p_value < 1e-12
     assert 0.1 < part_estimate(faint, "missing", 0.95).p_value < 0.7  # one standard error: the resamples' own share
 
 
@@ -295,13 +297,86 @@ def test_a_difference_of_policies_on_one_cell_is_paired() -> None:
     better, worse = measure_gap(first, draws), measure_gap(second, draws)
     made = gap_difference(worse, better, 0.95)
     assert made.value == pytest.approx(0.05)
-    assert made.stderr < 1e-9
-    assert made.p_value < 0.01
+    assert (made.stderr, made.ci_low, made.ci_high) == (0, made.value, made.value)
+    assert np.isnan(made.p_value)  # the same everywhere, up to rounding: no scale to test against
     other = measure_gap(second, draw_contexts(second, seed=2, resamples=1000))
     apart = gap_difference(other, better, 0.95)
     assert apart.ci_low < 0 < apart.ci_high
     assert apart.p_value > 0.05
     assert (made.n, made.n_missing) == (160, 0)
+
+
+def answers(short: Sequence[float] | FloatArray, over: float = -0.5) -> Paired:
+    """Contexts with references of 20 tokens, whose repetition is known exactly."""
+    n = len(short)
+    fixed = (np.full(n, 20.0), np.zeros(n, dtype=np.int64), np.ones(1), np.arange(n))
+    return Paired(np.asarray(short, dtype=np.float64), np.full(n, over), *fixed)
+
+
+def difference(ours: Paired, theirs: Paired, draws: NDArray[np.uint8] | None = None) -> Estimate:
+    """Of two policies on one cell."""
+    draws = draw_contexts(ours, seed=0, resamples=1000) if draws is None else draws
+    return gap_difference(measure_gap(ours, draws), measure_gap(theirs, draws), 0.95)
+
+
+def test_three_contexts_do_not_settle_a_contrast() -> None:
+    ours, theirs = [20, 24, 22], [14, 15, 18]
+    made = difference(answers(ours), answers(theirs))
+    assert made.p_value == pytest.approx(stats.ttest_rel(ours, theirs).pvalue, rel=0.1)
+
+
+@pytest.mark.parametrize("kind", ["contrast", "change"])
+@pytest.mark.parametrize("n", [2, 3, 5])
+def test_a_small_p_value_of_a_difference_of_equals_is_rare_with_few_contexts(n: int, kind: str) -> None:
+    rng, runs = np.random.default_rng(n), 500
+    draws = [
+        draw_contexts(answers(np.zeros(n)), seed=side, resamples=1000) for side in (0, 1 if kind == "change" else 0)
+    ]
+    found = []
+    for _ in range(runs):
+        common = rng.normal(20, 2, n)
+        gaps = [measure_gap(answers(common + rng.normal(0, 3, n)), draw) for draw in draws]
+        found.append(gap_difference(gaps[0], gaps[1], 0.95).p_value)
+    for level in (0.05, 0.01):
+        assert np.mean(np.array(found) < level) <= level + 3.5 * np.sqrt(level * (1 - level) / runs)
+
+
+def test_a_p_value_and_its_interval_say_the_same() -> None:
+    """Also where one policy's part is seen and the other's is not, so that the ends come from different resamples."""
+    rng, n = np.random.default_rng(6), 5
+    draws = draw_contexts(answers(np.zeros(n)), seed=0, resamples=1000)
+    excluded = 0
+    for _ in range(400):
+        made = difference(*(answers(rng.normal(level, 3, n), 0.1) for level in (2.0, 7.0)), draws=draws)
+        excludes = made.ci_high < 0 or made.ci_low > 0
+        assert made.p_value < 0.15 if excludes else made.p_value >= 0.05
+        excluded += excludes
+    assert 100 < excluded < 300
+
+
+def test_contexts_that_all_say_the_same_give_no_p_value() -> None:
+    for n in (2, 3, 7):
+        same, none = answers([0.3] * n), answers([0.0] * n)
+        gap = measured(same)
+        for made in (difference(same, none), part_estimate(gap, "missing", 0.95), gap_estimate(gap, 0.95)):
+            assert made.value == pytest.approx(0.3 / 20)
+            assert (made.stderr, made.ci_low, made.ci_high) == (0, made.value, made.value)
+            assert np.isnan(made.p_value)
+        equal = difference(same, same)
+        assert (equal.value, equal.stderr, equal.ci_low, equal.ci_high, equal.p_value) == (0, 0, 0, 0, 1)
+    varied = difference(answers([0.3] * 5), answers([0.1, 0.2, 0.3, 0.2, 0.1]))
+    assert varied.stderr > 0
+    assert 0 < varied.p_value < 0.05
+
+
+def test_an_end_that_does_not_vary_is_not_tested_against() -> None:
+    """What is missing is not seen, so that the lower end has only what is repeated: the same in every context."""
+    unsure = [-3.0, 5.0, 4.0, -2.0, 1.0]
+    made = difference(answers(unsure, 0.5), answers([-1.0] * 5, 0.2))
+    assert made.ci_low == pytest.approx(0.3)
+    assert made.ci_high > made.value > made.ci_low
+    assert np.isnan(made.p_value)
+    assert difference(answers(unsure), answers([-1.0] * 5)).p_value == 1  # the lower end is 0
 
 
 def test_a_difference_of_equals_is_seldom_called_one() -> None:

@@ -5,7 +5,19 @@ import pytest
 from estimate_oracles import additive_world, discrete_truth, discrete_world, pair_scores
 from scipy import stats
 
-from remid.estimate import Influence, balanced_design, club, contrast, estimate, pool, remi, remid, share_interval
+from remid.estimate import (
+    Influence,
+    balanced_design,
+    club,
+    contrast,
+    estimate,
+    pool,
+    remi,
+    remid,
+    share_interval,
+    wilson,
+)
+from remid.estimate.sequential import at_full_shares
 from remid.types import FloatArray
 
 
@@ -74,6 +86,32 @@ def test_pooling_weighs_items_and_keeps_variances_within() -> None:
     assert estimate(empty).stderr == pytest.approx(estimate(influence(a)).stderr)
     with pytest.raises(ValueError, match="one unit"):
         pool([])
+
+
+@pytest.mark.parametrize("whole", [[30, 70], [90, 10], [6, 1]])
+def test_a_subset_of_one_item_is_held_against_the_mean_on_its_own_scale(whole: list[int]) -> None:
+    """Where zero lies says nothing about the spread, also where subsets keep their share of the whole."""
+    rng = np.random.default_rng(8)
+    a, b = rng.normal(5, 1, 6), np.array([2.0])
+    here, far = (at_full_shares([influence(a + up), influence(b + up)], whole) for up in (0.0, 1000.0))
+    assert estimate(far).stderr == pytest.approx(estimate(here).stderr)
+    share = whole[1] / sum(whole)
+    spread = (1 - share) ** 2 * np.var(a, ddof=1) / 6 + (share * (b[0] - here.value)) ** 2
+    assert estimate(here).stderr == pytest.approx(np.sqrt(spread))
+    apart = contrast(far, at_full_shares([influence(0 * a), influence(0 * b)], whole))
+    assert estimate(apart).stderr == pytest.approx(estimate(here).stderr)
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.1])
+def test_clusters_that_happen_to_sum_to_the_same_do_not_make_items_certain(scale: float) -> None:
+    labels = list("aabbccdd")
+    for phi in ([1.0, -1, 2, -2, 3, -3, 4, -4], [1.0, 3, 2, 2, 0, 4, -1, 5]):
+        phi_B = scale * np.array(phi)
+        alone, grouped = estimate(influence(phi_B)), estimate(influence(phi_B), clusters=labels)
+        assert grouped.stderr == pytest.approx(alone.stderr)
+        assert grouped.df == pytest.approx(3)  # clusters less one
+        assert grouped.ci_high - grouped.ci_low > alone.ci_high - alone.ci_low
+    assert estimate(influence(np.full(8, 0.1)), clusters=labels).stderr == 0  # items that do not vary
 
 
 def test_contrast_uses_items_that_both_used() -> None:
@@ -191,6 +229,11 @@ def test_the_interval_of_a_share_leaves_open_what_so_many_answers_do() -> None:
     many = np.tile([0.2, 0.3], 500)  # shares that differ little: narrower than yes-or-no answers
     narrow, wide = estimate(influence(many)), share_interval(estimate(influence(many)))
     assert wide.ci_high - wide.ci_low == pytest.approx(narrow.ci_high - narrow.ci_low, rel=0.01)
+
+
+def test_no_answers_leave_a_share_open() -> None:
+    assert np.isnan(wilson(0.5, 0)).all()
+    assert np.isnan(wilson(0.5, float("nan"))).all()
 
 
 def test_the_interval_of_a_share_counts_clusters_where_all_agree() -> None:

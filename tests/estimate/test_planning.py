@@ -82,6 +82,12 @@ def test_dear_prompts_buy_more_negatives_and_noise_does_too() -> None:
     assert m(0.5, 1500) < m(60, 1500)
 
 
+def test_negatives_are_as_few_and_as_many_as_is_said() -> None:
+    few, many = (plan([known(item, pair)], "stderr", 0.2, COST).m for item, pair in ((50.0, 0.0), (0.01, 900.0)))
+    assert plan.__doc__ is not None
+    assert f"m ({few} to {many})" in plan.__doc__
+
+
 def test_precision_in_each_sense() -> None:
     assert precision(2.0, 10_000, 1, "stderr") == 2.0
     assert precision(2.0, 10_000, 1, "half-width") == pytest.approx(2 * 1.96, rel=1e-3)

@@ -191,7 +191,7 @@ def test_answers_that_find_no_room_are_written_when_there_is_some(runs: Runs, sm
     with pytest.raises(StoreError, match=r"r\.jsonl: cannot be written"):
         respond(samples, out, config, Told())
     ballast.unlink()
-    assert respond(samples, out, config, Told()) == len(samples)
+    assert respond(samples, out, config, Told()).written == len(samples)
     assert out.read_bytes() == (small_disk / "whole.jsonl").read_bytes()
 
 
@@ -439,7 +439,7 @@ def test_answers_that_a_kill_cut_short_end_as_if_nothing_had_been(runs: Runs, tm
     first = b"\n".join(lines[:16]) + b"\n"
     out.write_bytes(first[: len(first) // 3])
     (tmp_path / ".r.jsonl.pending").write_bytes(b"0\n" + first)
-    assert respond(samples, out, config, Told()) == len(samples) - 16
+    assert respond(samples, out, config, Told()).written == len(samples) - 16
     assert out.read_bytes() == whole
 
 

@@ -87,11 +87,11 @@ def measured(
 
 
 def common(a: PairScores, b: PairScores) -> tuple[PairScores, PairScores]:
-    """Both with NaN wherever either has NaN. Raises ValueError if the designs differ."""
+    """Both with NaN wherever either is not finite. Raises ValueError if the designs differ."""
     if not np.array_equal(a.design.negatives_Bm, b.design.negatives_Bm):
         raise ValueError("both must be scored on the same design: a paired contrast needs the same negatives")
-    gone_B = np.isnan(a.positive_B) | np.isnan(b.positive_B)
-    gone_Bm = np.isnan(a.negative_Bm) | np.isnan(b.negative_Bm)
+    gone_B = ~(np.isfinite(a.positive_B) & np.isfinite(b.positive_B))
+    gone_Bm = ~(np.isfinite(a.negative_Bm) & np.isfinite(b.negative_Bm))
     if not gone_B.any() and not gone_Bm.any():
         return a, b
     return _without(a, gone_B, gone_Bm), _without(b, gone_B, gone_Bm)

@@ -30,6 +30,8 @@ CountArray = NDArray[np.uint8]
 GAP_UNIT = "nats/token"
 #: Resamples behind each interval.
 RESAMPLES = 9_999
+#: A spread below this share of the gap's size is rounding: all contexts say the same.
+_ROUNDING = 1e-10
 #: Resamples that are drawn, and weighed, at once: all of 10,000 contexts would take gigabytes.
 _AT_ONCE = 500
 
@@ -183,13 +185,18 @@ def measure_gap(pairs: Paired, drawn_RB: CountArray, *, confidence: float = 0.95
     """
     short_R, over_R, length_R, here_R = _means(pairs, drawn_RB).T
     n, df = _freedom(pairs)
-    tail = (1 + confidence) / 2
     with np.errstate(invalid="ignore", divide="ignore"):
         missing_R, excess_R = short_R / length_R, over_R / here_R
-        widen = np.sqrt(np.divide(n, df)) * special.stdtrit(df, tail) / special.ndtri(tail)
+        widen = np.sqrt(np.divide(n, df)) * _longer_tail(df, confidence)
     missing, excess = float(missing_R[0]), float(excess_R[0])
     missing_R, excess_R = missing + widen * (missing_R[1:] - missing), excess + widen * (excess_R[1:] - excess)
     return Gap(missing, excess, missing_R, excess_R, pairs.n, pairs.short_B.size - pairs.n, df)
+
+
+def _longer_tail(df: float, confidence: float) -> float:
+    """Student's quantile over the normal one: what resamples are drawn apart by, so that few contexts cover."""
+    tail = (1 + confidence) / 2
+    return float(special.stdtrit(df, tail) / special.ndtri(tail))
 
 
 def _means(pairs: Paired, drawn_RB: CountArray) -> FloatArray:
@@ -231,7 +238,7 @@ def part_estimate(gap: Gap, part: Literal["missing", "excess"], confidence: floa
 
 
 def gap_difference(gap: Gap, other: Gap, confidence: float) -> Estimate:
-    """gap - other, nats/token, p-value against 0 from the resamples: two policies on one cell, or one policy on two.
+    """gap - other, nats/token, with a p-value against 0 (`_p_value`): two policies on one cell, or one policy on two.
 
     With the draws of one cell a difference of policies is a paired one; cells need draws of their own seeds, since
     their contexts are independent. n: contexts of both.
@@ -244,18 +251,37 @@ def gap_difference(gap: Gap, other: Gap, confidence: float) -> Estimate:
 
 
 def _estimate(value: float, low_R: FloatArray, high_R: FloatArray, of: Gap, confidence: float) -> Estimate:
-    """A value between percentiles of its resamples, NaN where there are too few contexts to draw from."""
+    """A value between percentiles of its resamples, NaN where there are too few contexts to draw from.
+
+    Without spread, as in `estimate`: stderr 0, an interval of no width, no p-value.
+    """
     level = (1 - confidence) / 2
     low, high = _quantile(low_R, level), _quantile(high_R, 1 - level)
     if of.df < 1 or not np.isfinite([value, low, high]).all():
         nan = float("nan")
         return Estimate(value, nan, nan, nan, of.n, of.n_missing, of.df, GAP_UNIT, nan)
-    tails = float(min(np.sum(~(low_R > 0)), np.sum(~(high_R < 0))))
-    p_value = min(1.0, 2 * (tails + 1) / (low_R.size + 1))
     spread = float(np.nanstd(np.concatenate([low_R, high_R])))
-    if tails == 0 and spread > 0:  # no resample is beyond 0: only a tail's shape can say how unlikely that is
-        p_value = min(p_value, 2 * float(special.stdtr(of.df, -abs(value) / spread)))
+    rounding = _ROUNDING * max(abs(value), abs(of.missing), abs(of.excess))
+    p_value = _p_value(value, low_R if value > 0 else -high_R, of.df, confidence, rounding)
+    if spread <= rounding:
+        spread, low, high = 0.0, value, value
     return Estimate(value, spread, low, high, of.n, of.n_missing, of.df, GAP_UNIT, p_value)
+
+
+def _p_value(value: float, facing_R: FloatArray, df: float, confidence: float, rounding: float) -> float:
+    """Against 0, from the resamples of the interval's end that faces it, turned so that 0 lies below them.
+
+    Student's tail of the value over their standard error, or twice the share of them beyond 0 where that is more.
+    Shares alone say too little far out: of n contexts the lowest resample is drawn in n^-n of cases, and there is none
+    beyond it. 1 for a value of 0. NaN where these resamples are all alike: there is no scale to test against.
+    """
+    beyond, spread = float(np.mean(~(facing_R > 0))), float(np.nanstd(facing_R))
+    if value == 0 or beyond == 1:
+        return 1.0
+    if spread <= rounding:
+        return float("nan")
+    stderr = spread / _longer_tail(df, confidence)  # Student's tail must not be counted twice
+    return min(1.0, 2 * max(beyond, float(special.stdtr(df, -abs(value) / stderr))))
 
 
 def _quantile(drawn_R: FloatArray, level: float) -> float:

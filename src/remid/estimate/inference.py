@@ -17,6 +17,9 @@ from remid.types import Estimate, FloatArray, IntArray
 #: held from below and so steadier; 0 covers 91% and 2 covers 99% in the worst world, 1/2 was chosen by simulation.
 _POWER_INDEPENDENT, _POWER_GROUPS = 2.0, 0.5
 
+#: Residuals, or sums of them, that are smaller than this share of the largest contribution are rounding, not spread.
+_ROUNDING = 1e-12
+
 #: Group labels of the B items, of any type that numpy can sort (character names, say).
 Labels = npt.ArrayLike
 
@@ -27,7 +30,8 @@ def estimate(influence: Influence, *, confidence: float = 0.95, clusters: Labels
     The variance is that of the contributions less the noise of the negatives that they count too often; df = n - 1,
     less (Satterthwaite) what that correction or pooling costs (docs/theory.md, "Uncertainty").
     clusters: (B,) labels of groups of items that are not independent (same character, same user). Contributions are
-    then summed within a group, and bias and degrees of freedom are those of groups of such sizes (`_clustered`).
+    then summed within a group, and bias and degrees of freedom are those of groups of such sizes (`_clustered`). Where
+    items vary and the residuals of each group sum to 0, the variance is that of independent items.
     Fewer than 2 items or groups: stderr, interval and p are NaN.
     Contributions without any variance give stderr 0 and p NaN: there is no scale to test against.
     Raises ValueError for a confidence outside (0, 1) or for clusters of another shape.
@@ -79,7 +83,12 @@ def share_interval(made: Estimate, confidence: float = 0.95) -> Estimate:
 
 
 def wilson(share: float, n: float, reach: float = 1.959964) -> tuple[float, float]:
-    """Wilson's score interval (1927) of a share of n yes-or-no answers. reach: quantile a side, by default 95%."""
+    """Wilson's score interval (1927) of a share of n yes-or-no answers, NaN of none.
+
+    reach: quantile a side, by default 95%.
+    """
+    if not n > 0:
+        return float("nan"), float("nan")
     z2 = reach**2
     middle, half = share + z2 / (2 * n), float(np.sqrt(z2 * (share * (1 - share) / n + z2 / (4 * n**2))))
     return max(0.0, (middle - half) / (1 + z2 / n)), min(1.0, (middle + half) / (1 + z2 / n))
@@ -107,6 +116,7 @@ def pool(parts: Sequence[Influence]) -> Influence:
         stratum_B=np.concatenate(stratum_parts),
         noise_excess_S=np.concatenate([part.noise_excess_S for part in parts]),
         noise_floor_S=np.concatenate([part.noise_floor_S for part in parts]),
+        weight_S=np.concatenate([part.weight_S for part in parts]),
     )
 
 
@@ -124,7 +134,7 @@ def contrast(a: Influence, b: Influence) -> Influence:
     n = int(np.isfinite(phi_B).sum())
     zeros_S = np.zeros_like(a.noise_excess_S)
     value = float(np.nanmean(phi_B)) if n else float("nan")
-    return Influence(value, phi_B, n, phi_B.size - n, a.unit, a.stratum_B, zeros_S, zeros_S)
+    return Influence(value, phi_B, n, phi_B.size - n, a.unit, a.stratum_B, zeros_S, zeros_S, a.weight_S)
 
 
 def _require_same_unit(parts: Sequence[Influence]) -> None:
@@ -144,11 +154,13 @@ def _variance_of_mean(influence: Influence, clusters: Labels | None) -> tuple[fl
     used_B = np.isfinite(influence.phi_B)
     phi_U, stratum_U = influence.phi_B[used_B], influence.stratum_B[used_B]
     n_S = np.bincount(stratum_U, minlength=influence.noise_excess_S.size)
-    # A stratum of one item says nothing about its own spread: it is held against the overall mean, which is wider.
+    # A stratum of one item says nothing about its own spread: it is held against the overall mean, which is wider and
+    # on the scale of its contribution once it has the stratum's weight.
     mean_S = np.bincount(stratum_U, phi_U, minlength=n_S.size) / np.maximum(n_S, 1)
-    residual_U = phi_U - np.where(n_S == 1, influence.value, mean_S)[stratum_U]
-    if influence.n and float(np.abs(residual_U).max()) <= 1e-12 * float(np.abs(phi_U).max()):
-        residual_U = np.zeros_like(residual_U)  # rounding, not spread
+    residual_U = phi_U - np.where(n_S == 1, influence.weight_S * influence.value, mean_S)[stratum_U]
+    rounding = _ROUNDING * float(np.abs(phi_U).max(initial=0.0))
+    if influence.n and float(np.abs(residual_U).max()) <= rounding:
+        residual_U = np.zeros_like(residual_U)
     df_S = np.maximum(n_S - 1, 1)
     square_S = np.bincount(stratum_U, residual_U**2, minlength=n_S.size) / df_S
     whole, df = _independent((n_S * square_S)[n_S > 0], df_S[n_S > 0])
@@ -159,6 +171,10 @@ def _variance_of_mean(influence: Influence, clusters: Labels | None) -> tuple[fl
             raise ValueError(f"clusters need one label per item, shape {influence.phi_B.shape}, got {labels_B.shape}")
         whole, df = _clustered(residual_U, stratum_U, n_S, labels_B[used_B])
         power = _POWER_GROUPS
+        if whole <= influence.n * rounding**2:
+            # Sums that are equal by chance would give an interval of no width. What is there without groups is the
+            # least that items which do not repel each other can have; the groups' degrees of freedom stay.
+            whole = least
     if influence.n < 2 or np.isnan(whole):
         return float("nan"), 0.0
     if whole == 0:

@@ -25,7 +25,8 @@ class Influence:
     phi_B: (B,), unit of the value; nanmean(phi_B) == value, NaN where the item was left out. n: items used.
     n_missing: items left out. stratum_B: (B,) which subset an item belongs to (zeros unless pooled). Per stratum,
     noise_excess_S: the part of var(phi) that is noise of the negatives and that the mean does not carry, and
-    noise_floor_S: what the variance cannot fall below (unit squared, both 0 where they cannot be told: conservative).
+    noise_floor_S: what the variance cannot fall below (unit squared, both 0 where they cannot be told: conservative);
+    weight_S: what its contributions were multiplied by (`at_full_shares`).
     """
 
     value: float
@@ -36,6 +37,7 @@ class Influence:
     stratum_B: IntArray
     noise_excess_S: FloatArray = field(default_factory=lambda: np.zeros(1))
     noise_floor_S: FloatArray = field(default_factory=lambda: np.zeros(1))
+    weight_S: FloatArray = field(default_factory=lambda: np.ones(1))
 
 
 def in_unit(scores: PairScores, unit: str) -> PairScores:

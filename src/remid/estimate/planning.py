@@ -158,7 +158,7 @@ def precision(stderr: float, n: int, sides: int, goal: Goal) -> float:
 
 
 def plan(sides: Sequence[Components], goal: Goal, wish: float, cost: Cost) -> Plan:
-    """The cheapest n per side and m (3 to 16) that reach the wish: R-EMI for one side, R-EMID for two.
+    """The cheapest n per side and m (4 to 16) that reach the wish: R-EMI for one side, R-EMID for two.
 
     wish: nats per response, what `precision` gives at most. Raises ValueError for a wish that is not positive or needs
     more than a million items per side.

@@ -218,8 +218,8 @@ def _weighted(side: Side, weight_B: FloatArray) -> Influence:
     n = int(np.isfinite(part_B).sum())
     zeros_S = np.zeros_like(side.influence.noise_excess_S)
     value = float(np.nanmean(part_B)) if n else float("nan")
-    stratum_B = side.influence.stratum_B
-    return Influence(value, part_B, n, part_B.size - n, side.influence.unit, stratum_B, zeros_S, zeros_S)
+    stratum_B, unit = side.influence.stratum_B, side.influence.unit
+    return Influence(value, part_B, n, part_B.size - n, unit, stratum_B, zeros_S, zeros_S, np.ones_like(zeros_S))
 
 
 def _missing(reason: str) -> PluginBound:

@@ -215,6 +215,7 @@ def at_full_shares(parts: Sequence[Influence], shares: Sequence[float]) -> Influ
                 value=float(np.nanmean(phi_B)),
                 noise_excess_S=part.noise_excess_S * weight**2,
                 noise_floor_S=part.noise_floor_S * weight**2,
+                weight_S=part.weight_S * weight,
             )
         )
     return pool(scaled)
