@@ -47,7 +47,10 @@ def test_an_item_without_a_drop_is_missing_and_the_others_count_once_each() -> N
 
 @pytest.mark.parametrize("m", [1, 2, 3])
 def test_the_spread_is_that_of_pairs_that_share_items(m: int) -> None:
-    """Against the sum written out: products of all pairs of pairs with an item in common."""
+    """Against the sum written out: products of all pairs of pairs with an item in common.
+
+    Held against the share that such pairs of pairs have, and against the t of half as many degrees of freedom.
+    """
     rng = np.random.default_rng(m)
     n = 9
     partner_Bm = balanced_design(n, m, 0).negatives_Bm
@@ -62,7 +65,32 @@ def test_the_spread_is_that_of_pairs_that_share_items(m: int) -> None:
         if np.isfinite(drop_Bm[i, k])
     ]
     dyadic = sum(x * y for *e, x in edges for *f, y in edges if set(e) & set(f))
-    assert np.nansum((made.phi_B - made.value) ** 2) == pytest.approx(dyadic)
+    weights = [1 / np.isfinite(drop_Bm[i]).sum() for i, _, _ in edges]
+    ends = [{i, j} for i, j, _ in edges]
+    share = sum(v * w for e, v in zip(ends, weights, strict=True) for f, w in zip(ends, weights, strict=True) if e & f)
+    used = int(np.isfinite(drop_Bm).any(axis=1).sum())
+    wanted = dyadic / (1 - share / sum(weights) ** 2) * (1 + 2 / used)
+    assert np.nansum((made.phi_B - made.value) ** 2) == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize("m", [1, 2, 4])
+def test_with_few_items_the_spread_is_not_too_small(m: int) -> None:
+    """Drops are held against their own mean: of 10 items' variance, two to three tenths were missing."""
+    rng = np.random.default_rng(m)
+    n, found, values = 10, [], []
+    partner_Bm = balanced_design(n, m, 0).negatives_Bm
+    for _ in range(1500):
+        worth = rng.normal(size=n)
+        made = mean_drop(worth[:, None] + worth[partner_Bm] + 0.3 * rng.normal(size=(n, m)), partner_Bm)
+        values.append(made.value)
+        found.append(float(np.sum((made.phi_B - made.value) ** 2)) / n**2)
+    assert 1.05 < np.mean(found) / np.var(values) < 1.4  # 1 + 2 / n is meant, and the larger of two where they are near
+
+
+def test_where_all_pairs_share_an_item_they_tell_nothing_of_sharing() -> None:
+    drop_Bm = np.array([[1.0], [2.0], [6.0]])
+    made = mean_drop(drop_Bm, np.array([[1], [2], [0]]))
+    np.testing.assert_allclose(made.phi_B, drop_Bm[:, 0])
 
 
 def test_intervals_cover_where_own_and_standing_in_go_together() -> None:

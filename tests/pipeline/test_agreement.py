@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 from pipeline_fakes import subset, world
+from scipy import special
 
-from remid.estimate import club, estimate, infonce, l1out
+from remid.estimate import club, estimate, infonce, l1out, wilson
 from remid.pipeline import agreement, measure
 from remid.pipeline.agreement import ESTIMATORS
 from remid.pipeline.measure import Cell, SubsetScores, contrasted, mean_influence, with_pooled
@@ -96,6 +97,25 @@ def test_ceilings_and_what_is_near_them() -> None:
     nwj = [row for row in rows if row["estimator"] == "nwj" and row["quantity"] == "information"]
     assert any(row["value"] < 0 for row in nwj)
     assert all(row["doubtful"] == (row["value"] < 0) for row in nwj if row["value"] is not None)
+
+
+@pytest.mark.parametrize(("lift", "share"), [(90.0, 1.0), (-90.0, 0.0)])
+def test_a_share_of_all_or_none_is_not_taken_for_certain(lift: float, share: float) -> None:
+    """Every response the same: no spread, which is no knowledge. What differs by it is doubtful on both sides."""
+    subsets = [subset("a", "id", 12), subset("de", "user", 8)]
+    for s in subsets:
+        s.scores["one"].positive_B[:] += lift
+    rows, gains = agreement.estimator_rows(subsets, 0.95)
+    shares = [row for row in rows if row["estimator"] == "retrieval" and row["policy"] == "one"]
+    for row in (row for row in shares if row["quantity"] == "information"):
+        assert row["value"] == share
+        low, high = wilson(share, row["n"], float(special.stdtrit(row["n"] - 1, 0.975)))
+        assert (row["ci_low"], row["ci_high"]) == (pytest.approx(low), pytest.approx(high))
+        assert row["ci_high"] - row["ci_low"] > 0.2
+    assert all(row["doubtful"] for row in shares)
+    assert all(gains["retrieval", "one"].doubtful.values())
+    mine = find(rows, estimator="retrieval", quantity="information", policy="two", subset="a")
+    assert 0 <= mine["ci_low"] < mine["value"] < mine["ci_high"] <= 1
 
 
 def _row(value: float, low: float, high: float, *, doubtful: bool = False) -> Row:

@@ -53,6 +53,51 @@ def test_crossed_intervals_cover(item_sd: float, seed_sd: float) -> None:
     assert held / 600 > 0.93
 
 
+@pytest.mark.parametrize(
+    ("seeds", "item_sd", "seed_sd", "rest_sd"),
+    [(2, 1.0, 0.2, 0.3), (2, 0.3, 0.1, 1.0), (2, 1.0, 1.0, 1.0), (3, 1.0, 0.2, 0.3), (3, 0.3, 0.1, 1.0)],
+)
+def test_few_seeds_do_not_pass_for_many_items(seeds: int, item_sd: float, seed_sd: float, rest_sd: float) -> None:
+    """Where seeds matter and agree by chance: Satterthwaite's degrees of freedom covered too little there."""
+    rng = np.random.default_rng(6)
+    held, sure, rounds = 0, 0, 1200
+    for _ in range(rounds):
+        values_SI = rng.normal(0, item_sd, (1, 300)) + rng.normal(0, seed_sd, (seeds, 1))
+        found = crossed_mean(values_SI + rng.normal(0, rest_sd, (seeds, 300)))
+        low, high = found.interval(0.95)
+        held += low <= 0.0 <= high
+        low, high = found.interval(0.98)
+        sure += low > 0.0  # one-sided p below 0.01
+    assert held / rounds > 0.935  # 0.95 less two and a half standard errors
+    assert sure / rounds < 0.018
+
+
+@pytest.mark.parametrize("shape", [(1, 30), (2, 2), (2, 30), (3, 16), (3, 300), (5, 3)])
+def test_the_p_value_is_where_the_interval_touches_zero(shape: tuple[int, int]) -> None:
+    rng = np.random.default_rng(7)
+    seen = []
+    for scale in 10.0 ** rng.uniform(-2, 1, (40, 4)):
+        centre, item_sd, seed_sd, rest_sd = scale
+        values_SI = rng.normal(0, item_sd, (1, shape[1])) + rng.normal(0, seed_sd, (shape[0], 1))
+        found = crossed_mean(centre + values_SI + rng.normal(0, rest_sd, shape))
+        seen.append(found.p_value)
+        if found.p_value > 1e-8:  # below, 1 - p is rounded
+            ends = found.interval(1 - found.p_value)
+            assert min(np.abs(ends)) == pytest.approx(0, abs=1e-5 * abs(found.value))
+    assert min(seen) < 0.05 < max(seen)
+
+
+def test_items_and_seeds_together_are_never_surer_than_either() -> None:
+    rng = np.random.default_rng(8)
+    for seed_sd, rest_sd in ((0.0, 1.0), (1.0, 0.1), (0.1, 0.1)):
+        for _ in range(30):
+            values_SI = 1 + rng.normal(0, 1, 12) + rng.normal(0, seed_sd, (3, 1)) + rng.normal(0, rest_sd, (3, 12))
+            found = crossed_mean(values_SI)
+            for alone in (crossed_mean(values_SI.mean(axis=0)[None]), crossed_mean(values_SI.mean(axis=1)[None])):
+                assert found.interval(0.95)[0] <= alone.interval(0.95)[0] + 1e-9
+                assert found.p_value >= alone.p_value * (1 - 1e-9)
+
+
 def test_a_ratio_over_a_constant_is_a_mean() -> None:
     values_SI = np.random.default_rng(2).normal(1, 1, (3, 20))
     ratio, mean = crossed_ratio(values_SI, np.full((3, 20), 4.0)), crossed_mean(values_SI / 4)
@@ -105,7 +150,7 @@ def test_tables_say_what_was_put_in() -> None:
     assert find(found["gaps"], arm="none", shift="all")["share"] is None
     order = find(found["orderings"], shift="user")
     assert order["holds"]
-    assert order["p_value"] < 1e-6
+    assert order["p_value"] < 1e-3  # three seeds have two degrees of freedom, however many the items
 
 
 def test_arms_that_were_mixed_are_arms_of_their_own_with_an_order_of_their_own() -> None:
@@ -128,7 +173,7 @@ def test_arms_that_were_mixed_are_arms_of_their_own_with_an_order_of_their_own()
     assert find(found["levels"], arm="full-mixed", shift="all")["parse_failures"] is None
     chains = {tuple(row["order"]): row for row in found["orderings"] if row["shift"] == "all"}
     assert set(chains) == {("full", "sft", "none"), ("full-mixed", "sft-mixed", "none")}
-    assert all(row["holds"] and row["p_value"] < 1e-6 for row in chains.values())
+    assert all(row["holds"] and row["p_value"] < 1e-3 for row in chains.values())
     # The step to `none`, which stands before the mixed arms in the table, is turned round.
     worse = {
         arm: [replace(one, mixed=tuple(n and n - 9 for n in one.nats)) for one in many] for arm, many in scored.items()
@@ -163,7 +208,7 @@ def test_readings_tell_a_q2_that_does_not_read_from_a_q1_that_has_nothing_to_say
     pair = find(tables(scored, shifts, None, 0.95)["pairs"], arm="full", against="none", shift="all")
     assert full["against_none"]["nats"] == pytest.approx(pair["nats"] + 2.0, abs=0.05)
     assert full["against_none"]["ratio"] < pair["ratio"] < 1
-    assert full["against_none"]["p_value"] < 1e-6
+    assert full["against_none"]["p_value"] < 1e-4
     bare = tables({arm: scored[arm] for arm in ("full", "sft")}, shifts, None, 0.95)["readings"]
     assert all(row["against_none"] is None for row in bare)
 

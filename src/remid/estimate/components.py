@@ -35,7 +35,8 @@ def mean_drop(drop_Bm: FloatArray, partner_Bm: IntArray) -> Influence:
     drop_Bm: (B, m), NaN where a pair could not be scored. partner_Bm: (B, m), the item whose component stands in.
     An item without any drop is left out. An item occurs in pairs as itself and as another's partner, so pairs that
     share an item are not independent: the spread of phi_B is widened to the dyadic variance (Fafchamps and Gubert
-    2007), never narrowed. A component that makes every response unlikely then counts in full.
+    2007; corrected for few items, `_widening`), never narrowed. A component that makes every response unlikely then
+    counts in full.
     """
     n = drop_Bm.shape[0]
     known_Bm = np.isfinite(drop_Bm)
@@ -57,20 +58,34 @@ def _widening(
 ) -> float:
     """Root of the dyadic variance over the variance of independent items, at least 1.
 
-    Sum over pairs of pairs that share an item = sum over items of (all that the item is in) squared, less what that
-    counts twice: a pair with itself, and a pair i, j with j, i.
+    Drops are held against their own mean, so the products of all pairs of pairs sum to 0, and those of pairs that share
+    an item to too little: 1 - f of it is left, f being the weight of pairs of pairs that share one (3 / n with one
+    partner, towards 4 / n with more; 1 where all do, which leaves nothing to tell by). 1 + 2 / n, behind the
+    n / (n - 1) that every variance gets: this one has about n / 2 degrees of freedom, and n - 1 are reckoned with.
     """
-    n = count_B.size
     row_E, column_E = np.nonzero(known_Bm)
     partner_E = partner_Bm[row_E, column_E]
-    part_E = (drop_Bm[row_E, column_E] - value) / count_B[row_E]
-    row_B = np.bincount(row_E, part_E, n)
-    sharing = float(np.sum((row_B + np.bincount(partner_E, part_E, n)) ** 2))
+    weight_E = 1 / count_B[row_E]
+    part_E = (drop_Bm[row_E, column_E] - value) * weight_E
+    n = int((count_B > 0).sum())
+    apart = 1 - _sharing(weight_E / n, row_E, partner_E, count_B.size)
+    plain = float(np.sum(np.bincount(row_E, part_E) ** 2))
+    if not plain > 0 or apart < 1e-9:
+        return 1.0
+    dyadic = _sharing(part_E, row_E, partner_E, count_B.size) / apart * (1 + 2 / n)
+    return float(np.sqrt(max(1.0, dyadic / plain)))
+
+
+def _sharing(part_E: FloatArray, row_E: IntArray, partner_E: IntArray, n: int) -> float:
+    """Sum of products over pairs of pairs that share an item.
+
+    It is the sum over items of (all that the item is in) squared, less what that counts twice: a pair with itself, and
+    a pair i, j with j, i.
+    """
+    item_B = np.bincount(row_E, part_E, n) + np.bincount(partner_E, part_E, n)
     low_E, high_E = np.minimum(row_E, partner_E), np.maximum(row_E, partner_E)
     _, edge_E = np.unique(low_E * n + high_E, return_inverse=True)
-    twice = float(np.sum(np.bincount(edge_E, part_E) ** 2))
-    plain = float(np.sum(row_B**2))
-    return float(np.sqrt(max(1.0, (sharing - twice) / plain))) if plain > 0 else 1.0
+    return float(np.sum(item_B**2) - np.sum(np.bincount(edge_E, part_E) ** 2))
 
 
 def shapley(value: Mapping[frozenset[int], FloatArray]) -> FloatArray:

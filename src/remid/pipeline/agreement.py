@@ -7,8 +7,9 @@ difference), and has a level:
 - "interval": the other estimator's interval excludes 0 on the other side from CLUB's value.
 - "opposed": CLUB's own interval excludes 0 as well. Both are sure, and of the opposite.
 
-Near its ceiling an estimator's interval does not cover, nor does NWJ's where it has run away below 0 (docs/theory.md).
-Such numbers are called doubtful, and the level stays "point".
+Near its ceiling an estimator's interval does not cover, nor does NWJ's where it has run away below 0 (docs/theory.md),
+nor retrieval's difference where every or no response of a side is retrieved, which shows no spread. Such numbers are
+called doubtful, and the level stays "point".
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from remid.estimate import (
     nwj,
     remi,
     retrieval,
+    share_interval,
     smile,
 )
 from remid.estimate.estimators import ALPHA
@@ -55,6 +57,8 @@ from remid.types import ID, Estimate, PairScores
 CLUB = "club"
 #: Has no finite variance worth the name where scores differ by many nats; a value below 0 shows it.
 _RUNS_AWAY = "nwj"
+#: A share: its own interval is Wilson's, and at 0 as at its ceiling it shows no spread.
+_SHARE = "retrieval"
 
 #: What is shown of CLUB beside another estimator.
 _SHOWN = ("value", "ci_low", "ci_high")
@@ -111,7 +115,9 @@ def estimator_rows(subsets: Sequence[SubsetScores], confidence: float) -> tuple[
             for cell in cells(subsets, lambda s, p=policy, f=measure: f(s.scores[p], None)):  # type: ignore[misc]
                 made, top = estimate_of(cell, confidence), tops[_key(cell)]
                 at_top = bool(made.value > _NEAR * top)  # False where either is NaN
-                doubtful[policy][_key(cell)] = at_top or (name == _RUNS_AWAY and bool(made.value < 0))
+                doubtful[policy][_key(cell)] = at_top or _at_bottom(name, made.value)
+                if name == _SHARE:
+                    made = share_interval(made, confidence)
                 rows.append(
                     _row(
                         name, policy, "information", cell, made, doubtful=doubtful[policy][_key(cell)], top=number(top)
@@ -133,6 +139,11 @@ def estimator_rows(subsets: Sequence[SubsetScores], confidence: float) -> tuple[
                         _row(name, policy, "remid", cell, made, doubtful=either[_key(cell)] or either[None, ID])
                     )
     return rows, gains
+
+
+def _at_bottom(name: str, value: float) -> bool:
+    """Whether an information is so low that its spread says too little; NaN is not."""
+    return bool((name == _RUNS_AWAY and value < 0) or (name == _SHARE and value <= 0))
 
 
 def agreement_rows(

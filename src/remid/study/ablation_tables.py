@@ -140,7 +140,6 @@ def _pair(one_SI: FloatArray, other_SI: FloatArray, tokens_SI: FloatArray, confi
         "ratio_high": number(float(np.exp(high))),
         **_interval("nats", crossed_mean(one_SI - other_SI), confidence),
         "p_value": number(apart.p_value),
-        "df": number(apart.df),
     }
 
 
