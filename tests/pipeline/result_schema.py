@@ -342,6 +342,7 @@ class EstimatorIdentity(Strict):
     trace_format: Literal["compact", "full"] | None
     q1: list[Stage] | None
     q2: list[Stage]
+    n_seen: Count | None
 
 
 class EmbedderIdentity(Strict):

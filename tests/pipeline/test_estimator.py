@@ -22,6 +22,7 @@ from tiny_adapters import Sizes, chat_folder, perturb, save, teach
 import remid
 from remid.cli import app
 from remid.data import read_benchmark
+from remid.data.same import marks
 from remid.errors import ConfigError, ModelError
 from remid.lm import models
 from remid.lm.adapters import new_adapters, stack, write_estimator
@@ -128,6 +129,18 @@ def test_the_result_names_the_estimator_without_a_path(home: Home, finished: Run
     assert manifest["model"]["fingerprint"] == stack(base, [home.trained / "q2"]).fingerprint
     assert manifest["config"]["estimator"] == str(home.trained)
     assert found["digest"] in (finished.folder / "report.html").read_text("utf-8")
+
+
+def test_samples_that_it_was_trained_on_are_counted_and_warned_of(home: Home, finished: Run, tmp_path: Path) -> None:
+    assert finished.result["manifest"]["estimator"]["n_seen"] is None
+    known = tmp_path / "known"
+    shutil.copytree(home.trained, known)
+    test = read_benchmark([home.data]).test
+    (known / "trained_on.txt").write_text("\n".join(mark for one in test[1:3] for mark in marks(one)))
+    run = measure(home, copied(finished, tmp_path / "run"), known)
+    assert run.result["manifest"]["estimator"]["n_seen"] == 2
+    assert "trained-on" in {row["code"] for row in run.result["warnings"]}
+    assert {key: run.result[key] for key in ("remi", "gap")} == {key: finished.result[key] for key in ("remi", "gap")}
 
 
 def test_a_run_with_the_estimator_differs_from_one_without_and_the_store_keeps_them_apart(

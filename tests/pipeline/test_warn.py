@@ -16,7 +16,7 @@ Result = dict[str, Any]
 TEST = tuple(sample(number) for number in range(3))
 CODES = (
     *("no-id", "parrot-tops", "above-reference", "floor", "uninformed", "traces-failed", "unscored", "dropped-turns"),
-    *("stopped", "small", "no-traces", "train-overlap", "limit", "gap-scale", "brief"),
+    *("stopped", "small", "no-traces", "train-overlap", "limit", "gap-scale", "brief", "trained-on"),
 )
 
 
@@ -42,6 +42,7 @@ def result() -> Result:
         "scoring": {"n_dropped_turns": 0},
         "stopping": None,
         "surface": [],
+        "manifest": {"estimator": {"n_seen": 0}},
         "gap": [gap_row("id", 15.0), gap_row("user", 5.0)],
         "gap_change": [{**row("generic", -0.02, shift="user"), "significant": False, "n_id": 40, "n_ood": 40}],
     }
@@ -92,6 +93,7 @@ CAUSES: dict[str, Callable[[Result], object]] = {
     "no-traces": lambda made: made["traces"].update(source="none"),
     "no-id": _no_id,
     "gap-scale": lambda made: made["gap_change"][0].update(significant=True, value=-0.28),
+    "trained-on": lambda made: made["manifest"]["estimator"].update(n_seen=2),
     "brief": lambda made: made["surface"].append(brief("one", 0.12, 0.05)),
 }
 
@@ -99,6 +101,11 @@ CAUSES: dict[str, Callable[[Result], object]] = {
 @pytest.mark.parametrize("code", CAUSES)
 def test_a_cause_is_told_by_its_warning_alone(code: str) -> None:
     assert list(warn(changed(CAUSES[code]))) == [code]
+
+
+@pytest.mark.parametrize("estimator", [None, {"n_seen": None}])
+def test_what_an_estimator_does_not_say_is_no_warning(estimator: Result | None) -> None:
+    assert warn(changed(lambda made: made["manifest"].update(estimator=estimator))) == {}
 
 
 def test_every_code_has_a_test() -> None:

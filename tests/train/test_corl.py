@@ -8,6 +8,7 @@ import shutil
 import statistics
 import sys
 import time
+from dataclasses import replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from forks import forked
+from remid.data import read_benchmark
+from remid.data.same import marks
 from remid.errors import ConfigError, DataError, StoreError
 from remid.lm.adapters import new_adapters, read_chain, read_estimator, trainable_names
 from remid.lm.models import find_model, load_model
@@ -61,6 +64,15 @@ def test_a_run_leaves_every_stage_and_an_estimator(trained: Path) -> None:
     assert not list(trained.glob("stages/*/checkpoints"))
     estimator = read_estimator(trained / "estimator")
     assert estimator.q1 is not None
+
+
+def test_an_estimator_knows_again_what_it_was_trained_on(trained: Path, training_data: Path) -> None:
+    benchmark = read_benchmark([training_data])
+    seen = read_estimator(trained / "estimator").trained_on
+    assert seen == {mark for sample in benchmark.train for mark in marks(sample)}
+    again = replace(benchmark.train[0], sample_id="other", user=f" {benchmark.train[0].user.upper()}  ")
+    assert not seen.isdisjoint(marks(again))
+    assert all(seen.isdisjoint(marks(sample)) for sample in benchmark.test)
 
 
 def test_kept_is_the_estimator_of_the_best_stage(trained: Path) -> None:

@@ -15,7 +15,7 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -29,6 +29,8 @@ from remid.lm.models import ModelSource
 
 CONFIG, WEIGHTS, CHAIN = "adapter_config.json", "adapter_model.safetensors", "chain.json"
 ESTIMATOR = "estimator.json"
+#: Marks of the samples that an estimator was trained on (remid.data.same), one a line.
+TRAINED_ON = "trained_on.txt"
 #: Stands for the estimator that comes with remid, on the embedded model (lm/estimator).
 BUILTIN = Path("builtin")
 
@@ -82,7 +84,8 @@ class Estimator:
     """A trained estimator in its folder. q1: None where there is no trace generator.
 
     trace_format: of the traces that q2 was trained on, None: on none. trace_tokens: longest trace, in tokens.
-    about: what it is, for a run's manifest, without paths.
+    about: what it is, for a run's manifest, without paths. trained_on: marks of the samples that it was trained on, or
+    its stages chosen by; None where it does not say.
     """
 
     folder: Path
@@ -94,6 +97,7 @@ class Estimator:
     q1: tuple[Path, ...] | None
     q2: tuple[Path, ...]
     about: dict[str, Any]
+    trained_on: frozenset[str] | None = None
 
 
 def read_chain(folder: Path) -> Chain:
@@ -134,7 +138,17 @@ def read_estimator(folder: Path) -> Estimator:
         stacks["q1"],
         stacks["q2"] or (),
         about,
+        _marks(folder / TRAINED_ON),
     )
+
+
+def _marks(path: Path) -> frozenset[str] | None:
+    try:
+        return frozenset(path.read_text(encoding="utf-8").split())
+    except FileNotFoundError:  # from before there were marks, or made by hand
+        return None
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: cannot be read ({error})") from error
 
 
 def stack(source: ModelSource, folders: Sequence[Path]) -> ModelSource:
@@ -153,7 +167,7 @@ def stack(source: ModelSource, folders: Sequence[Path]) -> ModelSource:
     return ModelSource(" + ".join([source.name, *names]), source.folder, key, adapters, base=source.root)
 
 
-def write_estimator(
+def write_estimator(  # noqa: PLR0913 - what an estimator says of itself, all of it by name
     folder: Path,
     *,
     base: ModelSource,
@@ -163,10 +177,12 @@ def write_estimator(
     trace_tokens: int,
     prompt_version: int,
     dtype: AdapterDType = "float32",
+    trained_on: Iterable[str] | None = None,
 ) -> Estimator:
     """Make an estimator of adapters that stand on `base`, which are copied; what was in `folder` is replaced.
 
-    trace_format: None where q2 was trained without traces. dtype: of the copied weights. Raises ModelError for adapters
+    trace_format: None where q2 was trained without traces. dtype: of the copied weights. trained_on: see Estimator.
+    Raises ModelError for adapters
     that stand on something else, StoreError where it cannot be written.
     """
     roles = {"q1": q1, "q2": q2}
@@ -190,6 +206,8 @@ def write_estimator(
             q2=("q2",),
         )
         (made / ESTIMATOR).write_text(dump(file), encoding="utf-8")
+        if trained_on is not None:
+            (made / TRAINED_ON).write_text("".join(f"{mark}\n" for mark in sorted(set(trained_on))), encoding="utf-8")
     return read_estimator(folder)
 
 

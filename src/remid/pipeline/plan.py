@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from remid.data import read_benchmark
 from remid.data.mapping import look_up
 from remid.data.read import sample_fields
+from remid.data.same import marks
 from remid.errors import ConfigError, DataError, Problem
 from remid.estimate import balanced_design
+from remid.lm.chain import Estimator
 from remid.lm.models import ModelSource
 from remid.pipeline.config import RunConfig
 from remid.pipeline.engines import Engines
@@ -119,8 +121,15 @@ def make_plan(config: RunConfig, store: Store, engines: Engines, progress: Progr
         traces.prompts = engines.estimator.prompt_version
     groups = tuple(_groups(samples, policies, traces, config))
     scorer_id = engines.scorer_id(config.overflow, config.max_tokens)
-    estimator = engines.estimator.about if engines.estimator else None
+    estimator = _about(engines.estimator, samples) if engines.estimator else None
     return Plan(config, benchmark, traces, engines.source, engines.where, scorer_id, groups, estimator)
+
+
+def _about(estimator: Estimator, samples: Sequence[Sample]) -> dict[str, Any]:
+    """What an estimator is, and n_seen: how many of the samples it was trained on; None where it does not say."""
+    seen = estimator.trained_on
+    n = None if seen is None else sum(not seen.isdisjoint(marks(sample)) for sample in samples)
+    return {**estimator.about, "n_seen": n}
 
 
 def limited(benchmark: Benchmark, limit: int | None) -> list[Sample]:

@@ -36,6 +36,13 @@ def find_warnings(benchmark: Benchmark, result: dict[str, Any], config: RunConfi
     overlap = {s.sample_id for s in benchmark.train} & {s.sample_id for s in benchmark.test}
     if overlap:
         rows.append(_row("train-overlap", f"{len(overlap)} test samples have the id of a training sample."))
+    estimator = result["manifest"]["estimator"]
+    if estimator is not None and estimator["n_seen"]:
+        text = (
+            f"The estimator was trained on {estimator['n_seen']} of these samples (the same input or reference), or "
+            "its stages were chosen by them: it knows these references, and information is too high."
+        )
+        rows.append(_row("trained-on", text))
     if config.limit is not None:
         rows.append(_row("limit", f"Only the first {config.limit} samples of each subset were used (--limit)."))
     return rows

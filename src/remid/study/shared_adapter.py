@@ -45,6 +45,7 @@ def train_shared(config: TrainConfig, out: Path, progress: Progress) -> Path:
         trace_tokens=config.grpo.trace_tokens,
         prompt_version=PROMPT_VERSION,
         dtype=config.adapter_dtype,
+        trained_on=run.split.marks,
     )
     shutil.rmtree(scratch, ignore_errors=True)
     return estimator

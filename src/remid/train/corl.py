@@ -200,6 +200,7 @@ class _History:
                 trace_tokens=run.config.grpo.trace_tokens,
                 prompt_version=PROMPT_VERSION,
                 dtype=run.config.adapter_dtype,
+                trained_on=run.split.marks,
             )
             write_json(path, {"name": kept.stage, "log_q": kept.log_q})
 

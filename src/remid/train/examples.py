@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from remid.data.same import LEAST_CHARACTERS, input_text, marks, normal
 from remid.data.text import shown
 from remid.errors import ConfigError, DataError, Problem, RenderError
 from remid.lm.chat import ChatRenderer, Message
@@ -23,8 +23,6 @@ from remid.pipeline.reason import trace_messages
 from remid.pipeline.traces import COMPACT_HEADING, parse_trace
 from remid.types import Benchmark, Sample
 
-#: Below so many characters a reference ("Yes, I do.") may well occur twice by chance.
-_LEAK_CHARACTERS = 20
 #: With one there would be nothing to train on or nothing to compare stages by.
 _MIN_SAMPLES = 2
 
@@ -39,6 +37,11 @@ class Split:
     train: tuple[Sample, ...]
     held_out: tuple[Sample, ...]
     digest: str
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """By what an estimator knows again what it was trained on, or chosen by (remid.data.same)."""
+        return tuple(mark for sample in (*self.train, *self.held_out) for mark in marks(sample))
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +70,7 @@ def split_training(benchmark: Benchmark, limit: int | None, holdout: float, seed
     _refuse_repeats(samples)
     groups: dict[tuple[str, str], list[int]] = {}
     for place, sample in enumerate(samples):
-        groups.setdefault((_normal(sample.user), _normal(sample.character)), []).append(place)
+        groups.setdefault((normal(sample.user), normal(sample.character)), []).append(place)
     rng = np.random.default_rng(seed)
     members = list(groups.values())
     shuffled = [members[k] for k in rng.permutation(len(members))]
@@ -136,18 +139,18 @@ def find_leaks(train: Iterable[Sample], tests: Iterable[Sample]) -> list[tuple[S
     by_reference: dict[str, Sample] = {}
     for test in tests:
         by_id.setdefault(test.sample_id, test)
-        by_input.setdefault(_input(test), test)
-        by_reference.setdefault(_normal(test.reference), test)
+        by_input.setdefault(input_text(test), test)
+        by_reference.setdefault(normal(test.reference), test)
     leaks = []
     for sample in train:
-        reference = _normal(sample.reference)
+        reference = normal(sample.reference)
         found = (
             ("sample_ID", "is the id", by_id.get(sample.sample_id)),
-            ("user_persona, agent_character, dialogue_context", "are the input", by_input.get(_input(sample))),
+            ("user_persona, agent_character, dialogue_context", "are the input", by_input.get(input_text(sample))),
             (
                 "agent_golden_response",
                 "is the reference",
-                by_reference.get(reference) if len(reference) >= _LEAK_CHARACTERS else None,
+                by_reference.get(reference) if len(reference) >= LEAST_CHARACTERS else None,
             ),
         )
         for field, what, match in found:
@@ -195,17 +198,6 @@ def _example(
 def _problem(sample: Sample, field: str, message: str) -> Problem:
     file, _, record = sample.place.rpartition(": ")
     return Problem(shown(file, 400), shown(record or sample.sample_id, 200), field, message)
-
-
-def _normal(text: str) -> str:
-    """Equal for texts that differ in case, width (full, half), composition and spacing alone."""
-    folded = unicodedata.normalize("NFKC", text).casefold()
-    return " ".join(unicodedata.normalize("NFKC", folded).split())
-
-
-def _input(sample: Sample) -> str:
-    turns = [f"{turn.role}: {turn.text}" for turn in sample.dialogue]
-    return "\x1f".join(_normal(part) for part in (sample.user, sample.character, *turns))
 
 
 def _digest(*parts: Sequence[Sample]) -> str:

@@ -1,0 +1,32 @@
+"""When texts are the same to a model, whatever they are called: how leaks from training into a test are found."""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+
+from remid.types import Sample
+
+#: Below so many characters a reference ("Yes, I do.") may well occur twice by chance.
+LEAST_CHARACTERS = 20
+
+
+def normal(text: str) -> str:
+    """Equal for texts that differ in case, width (full, half), composition and spacing alone."""
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    return " ".join(unicodedata.normalize("NFKC", folded).split())
+
+
+def input_text(sample: Sample) -> str:
+    """User, character and dialogue, normal."""
+    turns = [f"{turn.role}: {turn.text}" for turn in sample.dialogue]
+    return "\x1f".join(normal(part) for part in (sample.user, sample.character, *turns))
+
+
+def marks(sample: Sample) -> tuple[str, ...]:
+    """By what a sample is known again where its text may not be kept: 64 bits (hex) of its input, and of its reference
+    if that is long enough."""
+    texts = [f"input {input_text(sample)}"]
+    if len(reference := normal(sample.reference)) >= LEAST_CHARACTERS:
+        texts.append(f"reference {reference}")
+    return tuple(hashlib.sha256(text.encode()).hexdigest()[:16] for text in texts)
