@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent / "pipeline"))
@@ -13,6 +15,7 @@ from pipeline_tiny import reused, tiny_run
 
 from remid import cli
 from remid.lm.models import LoadedModel
+from remid.pipeline.run import scored_subsets
 
 
 @pytest.fixture
@@ -54,6 +57,24 @@ def test_a_plan_for_remi_covers_id_as_well(
         ["parrot", "character"],
         ["parrot", "user"],
     ]
+
+
+def test_a_policy_that_cannot_be_planned_for_holds_up_nobody_else(
+    pilot: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = scored_subsets(pilot)
+    for subset in made:
+        empty = np.full_like(subset.scores["one"].positive_B, np.nan)
+        subset.scores["mute"] = replace(subset.scores["one"], positive_B=empty)
+    monkeypatch.setattr("remid.pipeline.run.scored_subsets", lambda folder: made)
+    code, out, err = remid(capsys, monkeypatch, "plan", pilot, "--se", 2)
+    assert code == 0
+    assert "one" in out
+    assert "mute" not in out
+    assert "left out: mute in subset" in err
+    code, _, err = remid(capsys, monkeypatch, "plan", pilot, "--se", 2, "--policy", "mute")
+    assert code == 2
+    assert "mute" in err
 
 
 @pytest.mark.parametrize(

@@ -46,12 +46,24 @@ def plan(
     policies = _policies(subsets, policy)
     found = load_run(pilot).result
     cost = _cost(found["scoring"], len(policies) + 1, found["traces"].get("draws", 1))
-    rows = [row for name in policies for row in _rows(subsets, name, goal, wish, cost, remi)]
+    rows: list[dict[str, Any]] = []
+    left_out: list[str] = []
+    for name in policies:
+        try:
+            rows += _rows(subsets, name, goal, wish, cost, remi)
+        except ConfigError as error:
+            if policy:
+                raise
+            left_out.append(str(error).removeprefix("plan: "))  # one who hardly answered holds up nobody else
+    if left_out and not rows:
+        raise ConfigError(f"plan: {left_out[0]}")
     if not rows:
         raise ConfigError(f"plan: {pilot} holds no shift to compare ID with; --remi plans for R-EMI alone")
     console = Console()
     console.print(_table(rows, goal, wish, remi))
     console.print(_sentence(rows, goal, wish, remi, subsets), highlight=False, soft_wrap=True)
+    for reason in left_out:
+        typer.echo(f"left out: {reason}", err=True)
 
 
 def _policies(subsets: Sequence[SubsetScores], wanted: list[str] | None) -> list[str]:
