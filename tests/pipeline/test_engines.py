@@ -77,7 +77,7 @@ def test_a_policy_can_answer_through_a_server(tmp_path: Path, server: OpenAIServ
     samples = read_benchmark([write(tmp_path / "b.json")]).test[:3]
     engine = EngineConfig(server=ServerSettings(base_url=server.url, model="smollm2"))
     config = RespondConfig("served", max_new_tokens=5)
-    assert respond(samples, tmp_path / "r.jsonl", config, Told(), engine) == 3
+    assert respond(samples, tmp_path / "r.jsonl", config, Told(), engine).written == 3
     lines = [json.loads(line) for line in (tmp_path / "r.jsonl").read_text("utf-8").splitlines()]
     assert {line["sample_ID"] for line in lines} == {s.sample_id for s in samples}
     assert all(line["response"] and line["model"].startswith("server:") for line in lines)
