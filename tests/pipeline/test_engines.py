@@ -81,7 +81,7 @@ def test_a_policy_can_answer_through_a_server(tmp_path: Path, server: OpenAIServ
     lines = [json.loads(line) for line in (tmp_path / "r.jsonl").read_text("utf-8").splitlines()]
     assert {line["sample_ID"] for line in lines} == {s.sample_id for s in samples}
     assert all(line["response"] and line["model"].startswith("server:") for line in lines)
-    assert respond(samples, tmp_path / "r.jsonl", config, Told(), engine) == 0
+    assert respond(samples, tmp_path / "r.jsonl", config, Told(), engine).written == 0
 
 
 def test_a_server_that_is_not_there_is_an_error_that_says_so_before_anything_is_scored(tmp_path: Path) -> None:
