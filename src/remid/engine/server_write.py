@@ -149,8 +149,8 @@ class ServerWriter:
                 limit = self._decoding.max_new_tokens
                 raise RequestError(f"no text within {limit} tokens (all of them spent on reasoning?)", known=True)
             if text is None:  # a call of a tool, say; an empty text is an answer that says nothing
-                ended = f" (finish_reason {tell(str(reason), self._settings, 40)})"
-                raise RequestError(f"the answer holds no text{ended}", known=True)
+                ended = tell(str(reason), self._settings, 40)
+                raise RequestError(f"the answer holds no text (finish_reason {ended})", known=True)
             if not isinstance(text, str):
                 raise MalformedError("the answer's text is not text")
         if any("\ud800" <= character <= "\udfff" for character in text):

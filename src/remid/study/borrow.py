@@ -6,7 +6,6 @@ on settings that they share. So the second takes it from the first, as a run tha
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 from remid.lm.chain import replacing
 from remid.pipeline.run import write_json
 from remid.train.config import TrainConfig
-from remid.train.journal import JOURNAL, Journal, read_journal
+from remid.train.journal import JOURNAL, Journal, read_journal, read_object
 
 #: Settings that nothing depends on before the first round of CoRL.
 _LATER = ("rounds", "patience", "sft_again")
@@ -31,9 +30,9 @@ def borrow(config: TrainConfig, run: Path) -> str | None:
     if run.exists():
         return _borrowed(run)
     for other in _others(run):
-        theirs = json.loads((other / "train.json").read_text(encoding="utf-8"))
+        theirs = read_object(other / "train.json")
         stages = _cold_start(other)
-        if stages and _early(theirs["config"]) == _early(config.model_dump(mode="json")):
+        if theirs and stages and _early(theirs["config"]) == _early(config.model_dump(mode="json")):
             with replacing(run) as made:
                 for stage in stages:
                     shutil.copytree(stage, made / "stages" / stage.name)

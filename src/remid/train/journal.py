@@ -93,6 +93,20 @@ def read_journal(folder: Path) -> list[Row]:
     return _as_one_run([_parsed(line, number, path) for number, line in enumerate(lines, 1)])
 
 
+def read_object(path: Path) -> Row | None:
+    """What a file of a training folder holds, None where there is no such file or no JSON object in it.
+
+    Raises StoreError where it cannot be read.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{path}: cannot be read ({error}); restore it, or use another --out") from None
+    return found if isinstance(found, dict) else None
+
+
 def adapter_of(stage: str) -> str | None:
     """Which adapter a stage trains, by its name ("grpo-q1-2"); None where it trains none."""
     return next((name for name in ("q1", "q2") if name in stage.split("-")), None)

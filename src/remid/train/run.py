@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +19,7 @@ from remid.pipeline.run import make_folder, write_json
 from remid.train.config import TrainConfig
 from remid.train.evaluate import write_traces
 from remid.train.examples import Split, refuse_leaks, split_training, without_leaks
-from remid.train.journal import Journal
+from remid.train.journal import Journal, read_object
 from remid.train.processes import is_first, several, wait_for
 from remid.train.scoring import AdapterScorer
 from remid.types import Benchmark, Sample
@@ -131,11 +130,9 @@ def _claim(folder: Path, config: TrainConfig, data: str, base: str) -> None:
     if is_first() and not path.exists():
         write_json(path, mine)
     wait_for(path)
-    try:
-        theirs = json.loads(path.read_text(encoding="utf-8"))
-        theirs["config"]
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise StoreError(f"{path}: cannot be read as the settings of a training run; use another --out") from error
+    theirs = read_object(path)
+    if theirs is None or "config" not in theirs:
+        raise StoreError(f"{path}: does not hold the settings of a training run; use another --out")
     if theirs != mine:
         changed = [key for key in settings if theirs["config"].get(key) != settings[key]]
         changed += [key for key in ("data", "base", "prompts") if theirs.get(key) != mine[key]]

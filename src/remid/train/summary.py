@@ -6,16 +6,14 @@ Nothing here loads a model, so a run can be looked at while it trains.
 from __future__ import annotations
 
 import itertools
-import json
 import statistics
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from remid.errors import StoreError
 from remid.train.clock import seconds_without_pauses, times
-from remid.train.journal import adapter_of, read_journal
+from remid.train.journal import adapter_of, read_journal, read_object
 from remid.train.signals import slope
 from remid.train.watch import WINDOW, watch
 
@@ -34,7 +32,7 @@ def train_summary(folder: Path, now: float | None = None) -> tuple[list[Row], Ro
     known is None. Raises StoreError where there is no run.
     """
     records = read_journal(folder)
-    about = _read(folder / "train.json") or {}
+    about = read_object(folder / "train.json") or {}
     finished = any(row["kind"] == "end" for row in records)
     names = list(dict.fromkeys([*_begun(records), *_planned(about.get("config") or {}, finished)]))
     stages = [_stage(name, records, folder) for name in names]
@@ -46,7 +44,7 @@ def train_summary(folder: Path, now: float | None = None) -> tuple[list[Row], Ro
         "base": about.get("base"),
         "finished": finished,
         "seconds_since_last": None if last is None else max(0.0, (time.time() if now is None else now) - last),
-        "best": _read(folder / "best.json"),
+        "best": read_object(folder / "best.json"),
         "warnings": [warning.record() for warning in watch(records)],
         "window": WINDOW,
         "speeds": module_speeds(records),
@@ -121,16 +119,6 @@ def _digest(folder: Path, stage: str) -> str | None:
     """Of the adapter that the stage left (lm/chain.py)."""
     for place in sorted(folder.glob(f"stages/*-{stage}/adapter/chain.json")):
         if place.parent.parent.name.partition("-")[2] == stage:
-            found = (_read(place) or {}).get("digest")
+            found = (read_object(place) or {}).get("digest")
             return None if found is None else str(found)
     return None
-
-
-def _read(path: Path) -> Row | None:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise StoreError(f"{path}: cannot be read ({error}); restore it, or train into a new folder") from None
-    return found if isinstance(found, dict) else None
