@@ -74,7 +74,19 @@ def test_missing_responses_are_counted() -> None:
             ("b.json: IDTest[0]", "twin"),
         ),
         ([*GOOD, sample(7, "t", "train", sample_id="german-1")], "train-overlap-id", ("b.json: german[1]",)),
-        ([*GOOD, replace(GOOD[1], sample_id="t", shift="train")], "train-overlap-text", ("b.json: IDTest[1]",)),
+        (
+            [*GOOD, replace(GOOD[3], sample_id="t", shift="train", reference="Quite another.")],
+            "train-overlap-input",
+            ("b.json: IDTest[3]",),
+        ),
+        (
+            [
+                *GOOD,
+                replace(GOOD[1], sample_id="t", shift="train", user="x", reference="That IS the  idtest answer 1."),
+            ],
+            "train-overlap-reference",
+            ("b.json: IDTest[1]",),
+        ),
         (
             [replace(GOOD[0], responses={"p": f" {GOOD[0].reference}\n"}), *GOOD[1:]],
             "response-is-reference",

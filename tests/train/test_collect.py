@@ -25,6 +25,7 @@ from remid.train.collect import (
     from_data,
     hindsight_messages,
     origin,
+    without_model,
     written,
 )
 from remid.train.config import make_train_config
@@ -61,6 +62,13 @@ def test_auto_takes_the_datas_traces_only_where_all_parse(train: tuple[Sample, .
     assert origin([*train[:-1], replace(train[-1], trace=None)], "auto") == "extractive"
     assert origin([*train[:-1], replace(train[-1], trace="nothing")], "auto") == "extractive"
     assert origin(train, "model") == "model"
+
+
+def test_traces_from_the_input_know_no_reference_at_all(train: tuple[Sample, ...]) -> None:
+    """Neither a sample's own nor, by how rare words are, another's: so the rule can stand in for q1 at a test."""
+    others = [replace(s, reference=f"{s.dialogue[-1].text} {k}") for k, s in enumerate(train)]
+    assert without_model(train, "input", "compact") == without_model(others, "input", "compact")
+    assert without_model(train, "extractive", "compact") != without_model(others, "extractive", "compact")
 
 
 def test_the_datas_traces_come_in_the_format_asked_for(train: tuple[Sample, ...]) -> None:
@@ -165,7 +173,7 @@ def test_a_run_collects_and_notes(tmp_path: Path) -> None:
     run = open_run(config, tmp_path, QUIET)
     run.stage = "traces"
     assert set(collect_training_traces(run)) == {s.sample_id for s in run.split.train}
-    for origin_name in ("extractive", "data"):
+    for origin_name in ("input", "extractive", "data"):
         run.config = config.model_copy(update={"traces": origin_name})
         assert len(whole := collect_training_traces(run)) == 4
     run.config = run.config.model_copy(update={"trace_share": 0.5})

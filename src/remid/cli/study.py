@@ -144,8 +144,8 @@ def ablation(
     arms: Annotated[
         str,
         typer.Option(
-            help="Comma-separated: full, sft, none, and sft-longer, none-longer, extractive, extractive-sft, model, "
-            "model-sft, shared-sft, quarter-sft, half-sft, long-sft (docs/ablation.md)."
+            help="Comma-separated: full, sft, none, and sft-longer, none-longer, extractive, extractive-sft, input, "
+            "input-sft, model, model-sft, shared-sft, quarter-sft, half-sft, long-sft (docs/ablation.md)."
         ),
     ] = "full,sft,none",
     seeds: Annotated[int, typer.Option(min=1, help="Trainings per arm.")] = 3,

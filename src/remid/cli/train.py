@@ -73,7 +73,11 @@ def train(
     mapping: Mapping = None,
     taxonomy: Taxonomy = None,
     traces: Annotated[
-        str | None, typer.Option(help="First traces: auto, data, extractive (no LLM), model. Default: auto.")
+        str | None,
+        typer.Option(
+            help="First traces: auto, data, extractive (a rule, no LLM), input (the same without references), model. "
+            "Default: auto."
+        ),
     ] = None,
     trace_format: Annotated[TraceFormat | None, typer.Option(help="Of traces. Default: compact.")] = None,
     trace_model: Annotated[

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from remid.data.language import language_of
+from remid.data.same import Part, twins
 from remid.data.table import plain_table
 from remid.data.text import counted, shown
 from remid.types import ID, Benchmark, Sample
@@ -25,7 +26,8 @@ FindingKind = Literal[
     "duplicate-sample",
     "duplicate-reference",
     "train-overlap-id",
-    "train-overlap-text",
+    "train-overlap-input",
+    "train-overlap-reference",
     "response-is-reference",
 ]
 
@@ -93,6 +95,11 @@ class Report:
 
 
 MAX_PLACES = 3
+_OVERLAPS: Mapping[Part, FindingKind] = {
+    "id": "train-overlap-id",
+    "input": "train-overlap-input",
+    "reference": "train-overlap-reference",
+}
 
 
 def check(benchmark: Benchmark) -> Report:
@@ -214,16 +221,15 @@ def _duplicates(test: Sequence[Sample]) -> list[Finding]:
 
 
 def _train_overlap(test: Sequence[Sample], train: Sequence[Sample]) -> list[Finding]:
-    findings = []
-    train_ids = {sample.sample_id for sample in train}
-    if by_id := [sample for sample in test if sample.sample_id in train_ids]:
-        message = f"{counted(len(by_id), 'test sample')} with the id of a training sample"
-        findings.append(_finding("train-overlap-id", message, by_id))
-    train_texts = {sample_text(sample) for sample in train}
-    if by_text := [sample for sample in test if sample_text(sample) in train_texts]:
-        message = f"{counted(len(by_text), 'test sample')} word for word in the training data"
-        findings.append(_finding("train-overlap-text", message, by_text))
-    return findings
+    """What `remid train` refuses too."""
+    found: dict[Part, list[Sample]] = {}
+    for sample, part, _ in twins(test, train):
+        found.setdefault(part, []).append(sample)
+    return [
+        _finding(kind, f"{counted(len(found[part]), 'test sample')} with the {part} of a training sample", found[part])
+        for part, kind in _OVERLAPS.items()
+        if part in found
+    ]
 
 
 def _echoes(benchmark: Benchmark) -> list[Finding]:

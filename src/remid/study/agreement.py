@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from scipy import special
 
 from remid.pipeline.measure import number
 from remid.types import FloatArray
 
-_RESAMPLES = 1000
+_FEWEST = 5  # groups that an interval is made from
+_ROUNDING = 1e-9
 
 
 def pearson(x_N: FloatArray, y_N: FloatArray) -> float:
@@ -30,32 +32,36 @@ def kendall(x_N: FloatArray, y_N: FloatArray) -> float:
     return float(np.sum(a * b)) / scale if scale > 0 else float("nan")
 
 
-def agreement(
-    x_N: FloatArray, y_N: FloatArray, groups: Sequence[str], *, confidence: float, seed: int
-) -> dict[str, Any]:
-    """Pearson and Kendall of two columns, each with a percentile interval from resampled groups.
+def agreement(x_N: FloatArray, y_N: FloatArray, groups: Sequence[str], *, confidence: float) -> dict[str, Any]:
+    """Pearson and Kendall of two columns, each with an interval over groups.
 
-    groups: which cells move together (the subset: its items are shared by all policies); whole groups are drawn with
-    replacement, 1,000 times. Not in the interval: that all cells of a policy share its ID sample. Cells with a NaN on
-    either side are left out. No interval with fewer than 5 groups; what cannot be told is None.
+    groups: which cells move together (the subset: its items are shared by all policies). The standard error is the
+    jackknife's over whole groups; the interval is Student's with groups less one, on Fisher's scale (arctanh), where a
+    coefficient near 1 does not lean to one side. Not in it: that all cells of a policy share its ID sample. Cells with
+    a NaN on either side are left out. No interval with fewer than 5 groups or without spread; what cannot be told is
+    None.
     """
     kept_N = np.isfinite(x_N) & np.isfinite(y_N)
     x_N, y_N = x_N[kept_N], y_N[kept_N]
     names, group_N = np.unique(np.asarray(groups, dtype=object)[kept_N].astype(str), return_inverse=True)
     row: dict[str, Any] = {"n_cells": int(x_N.size), "n_groups": int(names.size)}
     for name, statistic in (("pearson", pearson), ("kendall", kendall)):
-        row[name] = number(statistic(x_N, y_N))
-        low = high = float("nan")
-        if names.size >= 5:
-            rng = np.random.default_rng(np.random.SeedSequence(seed))
-            members = [np.flatnonzero(group_N == g) for g in range(names.size)]
-            drawn = [np.concatenate([members[g] for g in rng.integers(names.size, size=names.size)])
-                     for _ in range(_RESAMPLES)]  # fmt: skip
-            found = np.array([statistic(x_N[rows], y_N[rows]) for rows in drawn])
-            if np.isfinite(found).mean() > 0.9:
-                low, high = np.nanquantile(found, [(1 - confidence) / 2, (1 + confidence) / 2])
-        row |= {f"{name}_low": number(float(low)), f"{name}_high": number(float(high))}
+        value, (low, high) = statistic(x_N, y_N), (float("nan"), float("nan"))
+        if names.size >= _FEWEST:
+            without_G = np.array([statistic(x_N[group_N != g], y_N[group_N != g]) for g in range(names.size)])
+            low, high = _interval(value, without_G, confidence)
+        row |= {name: number(value), f"{name}_low": number(low), f"{name}_high": number(high)}
     return row
+
+
+def _interval(value: float, without_G: FloatArray, confidence: float) -> tuple[float, float]:
+    """Of a coefficient from those without each group; NaN where there is no spread or one of them is not there."""
+    fewer = without_G.size - 1
+    variance = fewer / without_G.size * float(np.sum((without_G - without_G.mean()) ** 2))
+    if not np.isfinite([value, variance]).all() or abs(value) > 1 - _ROUNDING or variance <= _ROUNDING**2:
+        return float("nan"), float("nan")
+    half = float(special.stdtrit(fewer, (1 + confidence) / 2)) * np.sqrt(variance) / (1 - value**2)
+    return float(np.tanh(np.arctanh(value) - half)), float(np.tanh(np.arctanh(value) + half))
 
 
 def _centred(x_N: FloatArray) -> FloatArray:

@@ -41,6 +41,8 @@ ARMS: Mapping[str, Arm] = MappingProxyType(
         "none-longer": Arm("without reasoning, twice the epochs", _NONE, epochs=2),
         "extractive": Arm("full, from extractive traces", {"traces": "extractive"}),
         "extractive-sft": Arm("without CoRL, extractive traces", _SFT | {"traces": "extractive"}),
+        "input": Arm("full, from traces by the rule without the reference", {"traces": "input"}),
+        "input-sft": Arm("without CoRL, traces by the rule without the reference", _SFT | {"traces": "input"}),
         "model": Arm("full, from traces by a model", {"traces": "model"}),
         "model-sft": Arm("without CoRL, traces by a model", _SFT | {"traces": "model"}),
         "shared-sft": Arm("without CoRL, one adapter for both", _SFT, shared=True),

@@ -26,7 +26,7 @@ from remid.pipeline.store import Store, content_key
 from remid.pipeline.traces import parse_trace, trimmed
 from remid.study.ablation_tables import Scores
 from remid.study.arms import GREEDY, Draws
-from remid.train.collect import extracted, from_data, origin
+from remid.train.collect import origin, without_model
 from remid.train.config import TrainConfig
 from remid.train.evaluate import prompt_ids, reference_pair, trace_batches
 from remid.train.scoring import AdapterScorer, using
@@ -111,7 +111,7 @@ def _like_training(samples: Sequence[Sample], config: TrainConfig) -> list[str |
     source = origin(benchmark.train, config.traces)
     if source == "model":
         return [None] * len(samples)
-    made = from_data(samples, config.trace_format) if source == "data" else extracted(samples, config.trace_format)
+    made = without_model(samples, source, config.trace_format)
     cut = {name: shorten(text, config.trace_share) for name, text in made.texts.items()}
     return [parse_trace(cut.get(sample.sample_id, "")).features for sample in samples]
 

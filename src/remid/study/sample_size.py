@@ -90,7 +90,7 @@ def rows_by_size(
             rows = bound_cells(drawn, vectors, permutations=permutations, seed=seed)
             cells += [{"n": n, "draw": draw, **row} for row in rows]
             step(n**2)
-    return _size_rows(cells, kept, confidence, seed), cells
+    return _size_rows(cells, kept, confidence), cells
 
 
 def _vectors(folder: Path, parts: Sequence[Part], progress: Progress) -> Vectors:
@@ -111,7 +111,7 @@ def _subsample(part: Part, n: int, draw: int, n_draws: int, seed: int) -> Part:
     return take(part, arc_items(design, start, n))
 
 
-def _size_rows(cells: Sequence[Row], kept: dict[int, float], confidence: float, seed: int) -> list[Row]:
+def _size_rows(cells: Sequence[Row], kept: dict[int, float], confidence: float) -> list[Row]:
     """One row per size: means of all ingredients, the gap, and agreement of the bound with R-EMID, over the draws."""
     rows = []
     last = max(cell["n"] for cell in cells)
@@ -136,7 +136,7 @@ def _size_rows(cells: Sequence[Row], kept: dict[int, float], confidence: float, 
             ("bound_final", "bound", "bound", False),
         ):
             columns = [_columns(draw, key, target, final, within) for draw in by_draw]
-            row[name] = _followed(columns, [[cell["subset"] for cell in draw] for draw in by_draw], confidence, seed)
+            row[name] = _followed(columns, [[cell["subset"] for cell in draw] for draw in by_draw], confidence)
         rows.append(row)
     return rows
 
@@ -161,15 +161,14 @@ def _columns(
 
 
 def _followed(
-    columns: Sequence[tuple[FloatArray, FloatArray]], groups: Sequence[Sequence[str]], confidence: float, seed: int
+    columns: Sequence[tuple[FloatArray, FloatArray]], groups: Sequence[Sequence[str]], confidence: float
 ) -> Row:
     """Agreement of two columns, averaged over the draws, the ends of the intervals too: a typical interval at this n.
 
     _sd: between the draws, which overlap, so that it falls faster with n than the error does.
     """
     found = [
-        agreement(x_N, y_N, labels, confidence=confidence, seed=seed)
-        for (x_N, y_N), labels in zip(columns, groups, strict=True)
+        agreement(x_N, y_N, labels, confidence=confidence) for (x_N, y_N), labels in zip(columns, groups, strict=True)
     ]
     row: Row = {name: _average([one[name] for one in found]) for name in found[0]}
     return row | {f"{name}_sd": _spread([one[name] for one in found]) for name in ("pearson", "kendall")}

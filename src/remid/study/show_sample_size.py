@@ -62,7 +62,7 @@ def _followed(run: dict[str, Any]) -> Section:
         traces.append(line(name, x, [one[statistic] for one in found], k, error_y=errors))
     layout = {"xaxis": _x(rows), "yaxis": {"range": [-1.05, 1.05], "title": {"text": "correlation over cells"}}}
     table = Table(
-        f"Correlation over cells (policy x subset), {percent(run['settings']['confidence'])} intervals from resampled "
+        f"Correlation over cells (policy x subset), {percent(run['settings']['confidence'])} intervals over "
         "subsets, averaged over draws",
         (
             "n",

@@ -1,4 +1,5 @@
-"""Where the first traces come from: the data, an extractive rule, or a model that is shown the reference.
+"""Where the first traces come from: the data, an extractive rule with or without the reference, or a model that is
+shown the reference.
 
 The model writes what somebody who knows the reference would have planned. What it writes is a target for q1, which
 does not know the reference, so a trace that quotes it is refused and counted: q1 could not learn to write it, and q2
@@ -25,7 +26,7 @@ from remid.pipeline.score import prompt_key
 from remid.pipeline.shorten import shorten
 from remid.pipeline.store import Store, content_key
 from remid.pipeline.traces import COMPACT_HEADING, compact_from_full, parse_trace, trimmed
-from remid.train.extract import extract, quotes_reference, rarity
+from remid.train.extract import extract, extract_blind, quotes_reference, rarity
 from remid.train.style import size_of
 from remid.types import Sample
 
@@ -77,7 +78,7 @@ def collect_training_traces(run: TrainRun) -> Mapping[str, str]:
         with Store(run.folder) as store, _base(run) if config.author.model is None else _other(run) as who:
             found = written(samples, config.trace_format, who, store, run.progress)
     else:
-        found = from_data(samples, config.trace_format) if source == "data" else extracted(samples, config.trace_format)
+        found = without_model(samples, source, config.trace_format)
     run.note(f"{len(found.texts)} of {len(samples)} traces ({source})", source=source, failures=dict(found.failures))
     if not found.texts:
         why = "; ".join(f"{reason} ({n})" for reason, n in found.failures.most_common(3))
@@ -115,10 +116,19 @@ def origin(samples: Sequence[Sample], asked: TraceOrigin) -> TraceOrigin:
     return "data" if all(parse_trace(sample.trace or "").features for sample in samples) else "extractive"
 
 
-def extracted(samples: Sequence[Sample], form: str) -> Collected:
-    """Extractive traces (extract.py), words weighted by how rare they are in these samples."""
-    rare = rarity(samples)
-    return Collected("extractive", {sample.sample_id: extract(sample, rare, form) for sample in samples})
+def without_model(samples: Sequence[Sample], source: TraceOrigin, form: str) -> Collected:
+    """Traces from "data", by the "extractive" rule, or by that rule from the "input" alone."""
+    return from_data(samples, form) if source == "data" else extracted(samples, form, source)
+
+
+def extracted(samples: Sequence[Sample], form: str, source: TraceOrigin = "extractive") -> Collected:
+    """Traces by the rule (extract.py), words weighted by how rare they are in these samples.
+
+    source: "input" shows the rule no reference, neither a sample's own nor, for the weights, another's.
+    """
+    blind = source == "input"
+    rare, rule = rarity(samples, references=not blind), extract_blind if blind else extract
+    return Collected(source, {sample.sample_id: rule(sample, rare, form) for sample in samples})
 
 
 def from_data(samples: Sequence[Sample], form: str) -> Collected:

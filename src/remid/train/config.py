@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from remid.errors import ConfigError
 from remid.lm.chain import AdapterDType
 
-TraceOrigin = Literal["auto", "data", "extractive", "model"]
+TraceOrigin = Literal["auto", "data", "extractive", "input", "model"]
 #: How the likelihood of the reference becomes a reward: exp of its mean per token (the paper's), the mean, the sum, or
 #: the mean minus that without a trace.
 Transform = Literal["exp", "mean", "sum", "advantage"]

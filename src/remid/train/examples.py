@@ -9,12 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from remid.data.same import LEAST_CHARACTERS, input_text, marks, normal
+from remid.data.same import Part, marks, normal, twins
 from remid.data.text import shown
 from remid.errors import ConfigError, DataError, Problem, RenderError
 from remid.lm.chat import ChatRenderer, Message
@@ -25,6 +25,12 @@ from remid.types import Benchmark, Sample
 
 #: With one there would be nothing to train on or nothing to compare stages by.
 _MIN_SAMPLES = 2
+#: Fields of a record that a sample may share with another, and how that is said.
+_SHARED: Mapping[Part, tuple[str, str]] = {
+    "id": ("sample_ID", "is the id"),
+    "input": ("user_persona, agent_character, dialogue_context", "are the input"),
+    "reference": ("agent_golden_response", "is the reference"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,31 +140,12 @@ def find_leaks(train: Iterable[Sample], tests: Iterable[Sample]) -> list[tuple[S
 
     Texts are compared without regard to case, width and spacing; references of at least 20 characters only.
     """
-    by_id: dict[str, Sample] = {}
-    by_input: dict[str, Sample] = {}
-    by_reference: dict[str, Sample] = {}
-    for test in tests:
-        by_id.setdefault(test.sample_id, test)
-        by_input.setdefault(input_text(test), test)
-        by_reference.setdefault(normal(test.reference), test)
     leaks = []
-    for sample in train:
-        reference = normal(sample.reference)
-        found = (
-            ("sample_ID", "is the id", by_id.get(sample.sample_id)),
-            ("user_persona, agent_character, dialogue_context", "are the input", by_input.get(input_text(sample))),
-            (
-                "agent_golden_response",
-                "is the reference",
-                by_reference.get(reference) if len(reference) >= LEAST_CHARACTERS else None,
-            ),
-        )
-        for field, what, match in found:
-            if match is not None:
-                place = shown(match.place or match.sample_id, 200)
-                mend = "take it out of the training data or of the test, or use --drop-leaks"
-                message = f"{what} of a test sample ({place}); {mend}"
-                leaks.append((sample, _problem(sample, field, message)))
+    for sample, part, match in twins(train, tests):
+        field, what = _SHARED[part]
+        place = shown(match.place or match.sample_id, 200)
+        mend = "take it out of the training data or of the test, or use --drop-leaks"
+        leaks.append((sample, _problem(sample, field, f"{what} of a test sample ({place}); {mend}")))
     return leaks
 
 

@@ -68,16 +68,19 @@ class Rarity:
         return math.log(self.texts.get(language, 0) + 1)
 
 
-def rarity(samples: Iterable[Sample]) -> Rarity:
+def rarity(samples: Iterable[Sample], *, references: bool = True) -> Rarity:
     """Counted over the different texts (user, character, turns, reference) of samples, by the samples' language.
 
+    references: False leaves them out, for traces that are to come from the input alone.
     A word is worth the log of all texts over those that have it, less if it does not keep to samples: "dogs" come up
     again in a talk that has them, "really" comes up anywhere.
     """
     groups: dict[str, list[set[str]]] = {}
     for sample in samples:
-        texts = {sample.user, sample.character, *(turn.text for turn in sample.dialogue), sample.reference}
-        groups.setdefault(_language(sample, with_reference=True), []).append(texts)
+        texts = {sample.user, sample.character, *(turn.text for turn in sample.dialogue)}
+        if references:
+            texts.add(sample.reference)
+        groups.setdefault(_language(sample, with_reference=references), []).append(texts)
     worth, counts = {}, {}
     for language, talks in groups.items():
         different = set().union(*talks)
@@ -145,7 +148,7 @@ def extract(sample: Sample, rare: Rarity, form: str = "compact") -> str:
 def extract_blind(sample: Sample, rare: Rarity, form: str = "compact") -> str:
     """The same from the input alone: what bears on the user's last turn, and how the character spoke before.
 
-    A baseline: what a rule can know without the reference, and without q1.
+    What a rule can know without the reference: a target that q1 can learn to the letter, and a baseline without q1.
     """
     language = _language(sample, with_reference=False)
     snippets = take_up(sample, sample.dialogue[-1].text, rare, language, again=1.0)
