@@ -135,6 +135,16 @@ def test_a_byte_order_mark_and_unicode_line_separators_are_read(tmp_path: Path) 
     assert read_benchmark([path]).samples[0].user == "a\u2028b\x85c"
 
 
+@pytest.mark.parametrize("indent", [None, 1])
+def test_an_array_in_the_place_of_lines_is_one_problem(tmp_path: Path, indent: int | None) -> None:
+    path = tmp_path / "IDTest.jsonl"
+    text = ",\n".join(json.dumps(record(k), indent=indent) for k in range(3))
+    path.write_text(f"[{text}]\n", "utf-8")
+    with pytest.raises(DataError, match="begins with an array") as caught:
+        read_benchmark([path])
+    assert len(caught.value.problems) == 1
+
+
 def test_the_split_of_a_flat_record(tmp_path: Path) -> None:
     """Its field, else the subset's, else the mapping's default, else the file's stem."""
     items = [record(0, split="OOD2Test", subset_tag="new"), record(1, subset_tag="korean"), record(2, subset_tag=None)]

@@ -183,8 +183,15 @@ def test_a_stop_begins_nothing_more_and_hands_over_what_is_under_way() -> None:
 
 
 def test_options_that_were_not_given_keep_their_defaults() -> None:
-    chosen = server_settings(_URL, "m", concurrency=2, max_cost=None, omit=["seed"])
+    chosen = server_settings(_URL, "m", "--server", concurrency=2, max_cost=None, omit=["seed"])
     assert chosen == settings(concurrency=2, omit=("seed",))
+
+
+def test_a_budget_without_a_server_is_refused() -> None:
+    """Nothing would be spent, so whoever sets one has left something out; defaults of other options say nothing."""
+    assert server_settings(None, "m", "--server", concurrency=8, api_key_env="KEY", max_cost=None) is None
+    with pytest.raises(ConfigError, match=r"^--rpm, --max-cost: .*--score-server"):
+        server_settings(None, "m", "--score-server", requests_per_minute=3.0, max_cost=1.0)
 
 
 def test_money_is_asked_for_and_a_no_ends_the_command(monkeypatch: pytest.MonkeyPatch) -> None:

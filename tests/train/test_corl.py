@@ -305,3 +305,15 @@ def test_settings_come_from_a_file_and_every_wrong_one_is_named(tmp_path: Path) 
     path.write_text("data = [")
     with pytest.raises(ConfigError, match="TOML"):
         read_settings(path)
+
+
+def test_a_wrong_setting_of_a_file_is_told_with_the_file(tmp_path: Path) -> None:
+    """Each by itself; what only settings together cannot be may yet be changed by the command line."""
+    path = tmp_path / "corl.toml"
+    path.write_text('holdout = 3\ntrces = "data"\n[sft]\nrate = "high"\n')
+    with pytest.raises(ConfigError) as caught:
+        read_settings(path)
+    lines = str(caught.value).splitlines()
+    assert [line.split(": ")[:2] for line in lines] == [[str(path), name] for name in ("holdout", "sft.rate", "trces")]
+    path.write_text("reasoning = false\n[sft]\nbatch = 3\n")
+    assert read_settings(path) == {"reasoning": False, "sft": {"batch": 3}}

@@ -74,11 +74,32 @@ Omit = Annotated[
 Yes = Annotated[bool, _option("--yes", "-y", help="Do not ask before spending.")]
 
 
-def server_settings(url: str, model: str, **given: Any) -> ServerSettings:
-    """Settings from a command's options; what was not given (None) keeps its default. Raises ConfigError."""
+#: Options that do nothing without a server, by the name of their setting.
+_SERVED = {
+    "requests_per_minute": "--rpm",
+    "tokens_per_minute": "--tpm",
+    "price_prompt": "--price-prompt",
+    "price_completion": "--price-completion",
+    "max_cost": "--max-cost",
+    "max_total_tokens": "--max-server-tokens",
+    "omit": "--omit",
+}
+
+
+def server_settings(url: str | None, model: str, option: str, **given: Any) -> ServerSettings | None:
+    """Settings from a command's options; what was not given (None) keeps its default. None where url is None.
+
+    option: the one that names a server. Raises ConfigError, also for limits that no server is there to keep: somebody
+    who sets a budget expects that money is spent.
+    """
     from remid.engine.server_settings import ServerSettings
+    from remid.errors import ConfigError
 
     chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    if url is None:
+        if idle := [_SERVED[name] for name in chosen if name in _SERVED]:
+            raise ConfigError(f"{', '.join(idle)}: for a server, and none is named; see {option}")
+        return None
     if "omit" in chosen:
         chosen["omit"] = tuple(chosen["omit"])
     return ServerSettings(base_url=url, model=model, **chosen)

@@ -191,20 +191,19 @@ def run(
         "score_server": score_server,
         "tokenizer": tokenizer,
     }
-    server = None
-    if score_server is not None:
-        server = server_settings(
-            score_server,
-            model,
-            api_key_env=key_env,
-            concurrency=concurrency,
-            requests_per_minute=rpm,
-            tokens_per_minute=tpm,
-            price_prompt=price_prompt,
-            price_completion=price_completion,
-            max_cost=max_cost,
-            max_total_tokens=max_server_tokens,
-        )
+    server = server_settings(
+        score_server,
+        model,
+        "--score-server",
+        api_key_env=key_env,
+        concurrency=concurrency,
+        requests_per_minute=rpm,
+        tokens_per_minute=tpm,
+        price_prompt=price_prompt,
+        price_completion=price_completion,
+        max_cost=max_cost,
+        max_total_tokens=max_server_tokens,
+    )
     where = engine_config(engine, workers, worker_threads, ray_address, server, yes)
     _run_and_show(data, out, quiet, where, **settings)
 
@@ -266,21 +265,20 @@ def respond(
         seed=seed,
         trust_remote_code=trust_remote_code,
     )
-    chosen = None
-    if server is not None:
-        chosen = server_settings(
-            server,
-            model,
-            api_key_env=key_env,
-            concurrency=concurrency,
-            requests_per_minute=rpm,
-            tokens_per_minute=tpm,
-            price_prompt=price_prompt,
-            price_completion=price_completion,
-            max_cost=max_cost,
-            max_total_tokens=max_server_tokens,
-            omit=omit,
-        )
+    chosen = server_settings(
+        server,
+        model,
+        "--server",
+        api_key_env=key_env,
+        concurrency=concurrency,
+        requests_per_minute=rpm,
+        tokens_per_minute=tpm,
+        price_prompt=price_prompt,
+        price_completion=price_completion,
+        max_cost=max_cost,
+        max_total_tokens=max_server_tokens,
+        omit=omit,
+    )
     where = engine_config(engine, workers, worker_threads, ray_address, chosen, yes)
     made = write_responses(limited(benchmark, limit), out, config, Progress(not quiet), where)
     typer.echo(f"{out}: {made.written} responses written" + (f", {made.empty} of them empty" if made.empty else ""))

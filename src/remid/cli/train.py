@@ -223,8 +223,5 @@ def _over(settings: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
 def _author_engine(settings: TrainConfig, spending: dict[str, Any], yes: bool) -> EngineConfig | None:
     """How the server that writes traces is reached; None where none does."""
     author = settings.author
-    if author.server is None:
-        return None
-    return engine_config(
-        Engine.local, None, 1, None, server_settings(author.server, str(author.model), **spending), yes
-    )
+    server = server_settings(author.server, str(author.model), "--trace-server", **spending)
+    return None if server is None else engine_config(Engine.local, None, 1, None, server, yes)

@@ -5,6 +5,7 @@ No interpretation happens here beyond the file format: what a field means is dec
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,11 +47,17 @@ def read_rows(path: Path, problems: list[Problem]) -> list[Row]:
 def read_lines(path: Path, problems: list[Problem]) -> Iterator[tuple[str, Any]]:
     """("line N", value) for each line of a JSONL file; N counts from 1, blank lines are skipped.
 
-    DataError where the file cannot be opened at all; a line that cannot be read goes to `problems`.
+    DataError where the file cannot be opened at all, or is one array; a line that cannot be read goes to `problems`.
     """
     file = shown(str(path), 400)
+    data = strict_json.read_bytes(path)
+    if _is_array(data):
+        message = (
+            "begins with an array; here every line is an object of its own, without brackets around or commas between"
+        )
+        raise DataError([Problem(file, "", "", message)])
     # Only \n ends a line. str.splitlines would also cut at U+2028 and U+0085, which JSON text may hold as they are.
-    for number, line in enumerate(strict_json.read_bytes(path).split(b"\n"), start=1):
+    for number, line in enumerate(data.split(b"\n"), start=1):
         if not line.strip():
             continue
         record = f"line {number}"
@@ -58,6 +65,18 @@ def read_lines(path: Path, problems: list[Problem]) -> Iterator[tuple[str, Any]]
             yield record, strict_json.parse(strict_json.decode(line, file, record), file, record)
         except DataError as error:
             problems += error.problems
+
+
+def _is_array(data: bytes) -> bool:
+    """Whether lines are parts of one array, of which each would be a problem of its own; a line that is one is not."""
+    first, _, rest = data.strip().partition(b"\n")
+    if not (first.startswith(b"[") and rest.endswith(b"]")):
+        return False
+    try:
+        json.loads(first)
+    except ValueError:
+        return True
+    return False
 
 
 def _read(path: Path, problems: list[Problem]) -> list[Row]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -154,12 +155,14 @@ def make_train_config(**settings: Any) -> TrainConfig:
     try:
         return TrainConfig(**settings)
     except ValidationError as error:
-        lines = [f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']}" for e in error.errors()]
-        raise ConfigError("\n".join(lines)) from error
+        raise ConfigError("\n".join(map(_told, error.errors()))) from error
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """The settings in a TOML or JSON file. Raises ConfigError where it cannot be read."""
+    """The settings in a TOML or JSON file. Raises ConfigError where it cannot be read, or a setting cannot be one.
+
+    What settings together cannot be is left to make_train_config: the command line may change some of them.
+    """
     import json
     import tomllib
 
@@ -172,4 +175,15 @@ def read_settings(path: Path) -> dict[str, Any]:
         ) from error
     if not isinstance(found, dict):
         raise ConfigError(f"{path}: must hold settings by name")
+    try:
+        TrainConfig(**{"data": (path,), **found})
+    except ValidationError as error:
+        alone = [e for e in error.errors() if e["type"] != "value_error"]
+        if alone:
+            raise ConfigError("\n".join(f"{path}: {_told(e)}" for e in alone)) from error
     return dict(found)
+
+
+def _told(error: Mapping[str, Any]) -> str:
+    """One of pydantic's errors: which setting, and why."""
+    return f"{'.'.join(map(str, error['loc'])) or 'settings'}: {error['msg']}"
