@@ -25,11 +25,15 @@ from remid.errors import ConfigError, DataError, StoreError
 from remid.lm.adapters import new_adapters, read_chain, read_estimator, trainable_names
 from remid.lm.models import find_model, load_model
 from remid.pipeline.progress import Progress
+from remid.pipeline.prompts import PROMPT_VERSIONS, role_play_messages
+from remid.pipeline.traces import parse_trace
+from remid.train.collect import collect_training_traces
 from remid.train.config import LoraSettings, make_train_config, read_settings
 from remid.train.corl import train_corl
 from remid.train.journal import read_journal
 from remid.train.run import open_run
 from remid.train.scoring import AdapterScorer, Pair, using
+from remid.train.stages import supervised_examples
 from remid.train.watched import train_watched
 
 QUIET = Progress(enabled=False)
@@ -73,6 +77,28 @@ def test_an_estimator_knows_again_what_it_was_trained_on(trained: Path, training
     again = replace(benchmark.train[0], sample_id="other", user=f" {benchmark.train[0].user.upper()}  ")
     assert not seen.isdisjoint(marks(again))
     assert all(seen.isdisjoint(marks(sample)) for sample in benchmark.test)
+
+
+@pytest.mark.parametrize("version", PROMPT_VERSIONS)
+def test_q2_is_shown_core_features_where_the_settings_say(
+    training_data: Path, tiny_folder: Path, tmp_path: Path, version: int
+) -> None:
+    """While it learns, where it is rewarded and compared, and by what the estimator says of itself."""
+    config = _config(training_data, tiny_folder, traces="input", prompts=version, rounds=0)
+    run = open_run(config, tmp_path / "looked-at", QUIET)
+    run.stage = "sft-q2"
+    traces = collect_training_traces(run)
+    sample = run.split.train[0]
+    features = parse_trace(traces[sample.sample_id]).features
+    shown = tuple(run.renderer.prompt_ids(role_play_messages(sample, features, version=version)))
+    learnt = {one.sample_id: one.prompt_ids for one in supervised_examples(run, traces, ("q2",))}
+    pair = run.reference_pair(sample, features)
+    assert pair is not None
+    assert learnt[sample.sample_id] == pair.prompt == shown
+    (found,) = run.evaluate([sample], traces).own
+    assert found == run.scorer.score("q2", [pair])[0]
+    train_corl(config, tmp_path / "trained", QUIET)
+    assert read_estimator(tmp_path / "trained" / "estimator").prompt_version == version
 
 
 def test_kept_is_the_estimator_of_the_best_stage(trained: Path) -> None:

@@ -7,6 +7,7 @@ features at the prompt's end. Policies and the estimator see the same prompt, ex
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Final
 
 from remid.lm.chat import Message
 from remid.types import Sample
@@ -14,7 +15,7 @@ from remid.types import Sample
 #: Raise when any prompt changes; an estimator is asked in the version that it was trained on.
 #: 1: core features in the system message, in front of the dialogue. 2: behind the last turn, which q2 reads better, and
 #: where traces of one sample share all that comes before them (docs/log.md).
-PROMPT_VERSION = 2
+PROMPT_VERSION: Final = 2
 PROMPT_VERSIONS = (1, 2)
 
 _TASK = (

@@ -22,7 +22,6 @@ from remid.data import read_benchmark
 from remid.errors import ConfigError, StoreError
 from remid.lm.models import find_model
 from remid.pipeline.progress import Progress
-from remid.pipeline.prompts import PROMPT_VERSION
 from remid.study.ablation_tables import Scores, tables
 from remid.study.arms import ARMS, GREEDY, MIXED, Draws, arm_settings, chosen_arms
 from remid.train.config import TrainConfig, make_train_config
@@ -183,7 +182,7 @@ def _one(
 def _texts_and_base(config: TrainConfig) -> dict[str, Any]:
     """What scores depend on besides settings: data and base may have changed under the same names."""
     benchmark = read_benchmark(config.data, mapping=config.mapping, taxonomy=config.taxonomy)
-    return {"data": benchmark.digest, "base": find_model(config.model).fingerprint, "prompts": PROMPT_VERSION}
+    return {"data": benchmark.digest, "base": find_model(config.model).fingerprint}
 
 
 def _read(row: Mapping[str, Any]) -> Scores:

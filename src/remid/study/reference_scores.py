@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -64,18 +65,17 @@ def reference_scores(
     if estimator.q1 is not None:
         texts = _traces(model, loaded, renderer, samples, estimator, folder=written, progress=progress)
     features = [None if texts is None else parse_trace(texts.get(s.sample_id, "")).features for s in samples]
-    ways = [[reference_pair(sample, own, renderer) for sample, own in zip(samples, features, strict=True)]]
+    pair_of = partial(reference_pair, renderer=renderer, version=estimator.prompt_version)
+    ways = [[pair_of(sample, own) for sample, own in zip(samples, features, strict=True)]]
     if texts is not None:  # the same without a trace, and with one of the kind that q2 was trained on
         given = zip(samples, _like_training(samples, config), strict=True)
-        ways.append([reference_pair(sample, None, renderer) for sample in samples])
-        ways.append([None if other is None else reference_pair(sample, other, renderer) for sample, other in given])
+        ways.append([pair_of(sample, None) for sample in samples])
+        ways.append([None if other is None else pair_of(sample, other) for sample, other in given])
     found: list[list[str | None]] = []
     if draws.count > 1 and texts is not None:
         drawn = _drawn(model, loaded, renderer, samples, estimator, draws, folder=written, progress=progress)
         found = [[parse_trace(text).features for text in drawn[s.sample_id]] for s in samples]
-        ways += [
-            [reference_pair(s, f[k], renderer) for s, f in zip(samples, found, strict=True)] for k in range(draws.count)
-        ]
+        ways += [[pair_of(s, f[k]) for s, f in zip(samples, found, strict=True)] for k in range(draws.count)]
     scorer = AdapterScorer(model, loaded, min(config.max_tokens, loaded.max_length))
     with progress.stage("scoring references", sum(pair is not None for pairs in ways for pair in pairs)) as step:
         scored = iter(scorer.score("q2", [pair for pairs in ways for pair in pairs], step))

@@ -7,11 +7,9 @@ from pathlib import Path
 
 from remid.lm.adapters import load_weights, write_adapter, write_estimator
 from remid.pipeline.progress import Progress
-from remid.pipeline.prompts import PROMPT_VERSION
 from remid.pipeline.run import write_json
 from remid.train.collect import collect_training_traces
 from remid.train.config import TrainConfig
-from remid.train.evaluate import evaluate
 from remid.train.run import open_run
 from remid.train.sft import run_sft
 from remid.train.stages import supervised_examples
@@ -34,7 +32,7 @@ def train_shared(config: TrainConfig, out: Path, progress: Progress) -> Path:
     base, about = run.loaded.source, config.model_dump(mode="json")
     write_adapter(run.model, "q2", saved, base=base, stage=run.stage, parents=(), data=run.split.digest, config=about)
     load_weights(run.model, "q1", saved, base.fingerprint)
-    found = evaluate(run.scorer, run.renderer, run.split.held_out, run.traces_of_held_out())
+    found = run.evaluate(run.split.held_out, run.traces_of_held_out())
     write_json(out / "best.json", {"name": run.stage, "log_q": found.summary()["log_q"]})
     write_estimator(
         estimator,
@@ -43,7 +41,7 @@ def train_shared(config: TrainConfig, out: Path, progress: Progress) -> Path:
         q2=saved,
         trace_format=config.trace_format,
         trace_tokens=config.grpo.trace_tokens,
-        prompt_version=PROMPT_VERSION,
+        prompt_version=config.prompts,
         dtype=config.adapter_dtype,
         trained_on=run.split.marks,
     )

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from remid.errors import ConfigError
 from remid.lm.chain import AdapterDType
+from remid.pipeline.prompts import PROMPT_VERSION
 
 TraceOrigin = Literal["auto", "data", "extractive", "input", "model"]
 #: How the likelihood of the reference becomes a reward: exp of its mean per token (the paper's), the mean, the sum, or
@@ -103,9 +104,11 @@ class TrainConfig(_Settings):
 
     data: benchmark files with a training split (IDTrain). traces: where the first traces come from; "auto" takes those
     in the data if every training sample has one that parses, else extractive ones. trace_share: of each field's words
-    that the first traces keep. drop_leaks: leave out training samples that are test samples too, instead of refusing
-    to begin. limit: at most so many training samples. holdout: share of them that is never trained on and by which
-    stages are compared. max_tokens: of a prompt and its completion together; what is longer is left out and counted.
+    that the first traces keep. prompts: where q2 is shown core features, 1 in the system message, 2 behind the last
+    turn (docs/training.md says when which is better); the estimator is asked in the same way. drop_leaks: leave out
+    training samples that are test samples too, instead of refusing to begin. limit: at most so many training samples.
+    holdout: share of them that is never trained on and by which stages are compared. max_tokens: of a prompt and its
+    completion together; what is longer is left out and counted.
     sft: of the cold start; sft_again: of q2 on the new traces of a round (None: as the cold start). It has seen these
     references before, so a few hundred samples want fewer epochs and a lower rate here (docs/training.md).
     rounds: of CoRL at most; patience: rounds without a better held-out likelihood before it stops.
@@ -123,6 +126,7 @@ class TrainConfig(_Settings):
     traces: TraceOrigin = "auto"
     trace_format: Literal["compact", "full"] = "compact"
     trace_share: float = Field(default=1.0, gt=0, le=1)
+    prompts: Literal[1, 2] = PROMPT_VERSION
     reasoning: bool = True
     drop_leaks: bool = False
     limit: int | None = Field(default=None, ge=4)

@@ -19,12 +19,11 @@ from typing import Any
 from remid.lm.adapters import frozen_copy, load_weights, read_chain, write_adapter, write_estimator
 from remid.pipeline.engines import EngineConfig
 from remid.pipeline.progress import Progress
-from remid.pipeline.prompts import PROMPT_VERSION
 from remid.pipeline.run import write_json
 from remid.pipeline.traces import parse_trace
 from remid.train.collect import collect_training_traces
 from remid.train.config import TrainConfig
-from remid.train.evaluate import evaluate, paired_difference
+from remid.train.evaluate import paired_difference
 from remid.train.processes import is_first, wait_for
 from remid.train.run import TrainRun, open_run
 from remid.train.stages import improve_responses, improve_traces, supervised
@@ -198,7 +197,7 @@ class _History:
                 q2=kept.q2,
                 trace_format=run.config.trace_format if run.config.reasoning else None,
                 trace_tokens=run.config.grpo.trace_tokens,
-                prompt_version=PROMPT_VERSION,
+                prompt_version=run.config.prompts,
                 dtype=run.config.adapter_dtype,
                 trained_on=run.split.marks,
             )
@@ -207,7 +206,7 @@ class _History:
     def _evaluate(self) -> dict[str, Any]:
         """Of the held-out references, with the traces that q1 writes now; and against the best estimator so far."""
         run = self._run
-        found = evaluate(run.scorer, run.renderer, run.split.held_out, run.traces_of_held_out())
+        found = run.evaluate(run.split.held_out, run.traces_of_held_out())
         row = found.summary() | {"examples": _examples(found), "by_sample": found.by_sample}
         if self._kept is not None:
             row |= paired_difference(found.by_sample, self._kept.by_sample) | {"best_before": self._kept.stage}

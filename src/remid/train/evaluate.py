@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from remid.lm.chat import ChatRenderer, Message
 from remid.lm.generate import Decoding, generate
 from remid.lm.merged import merged
 from remid.lm.models import LoadedModel
-from remid.pipeline.prompts import role_play_messages
+from remid.pipeline.prompts import PROMPT_VERSION, role_play_messages
 from remid.pipeline.reason import trace_messages
 from remid.pipeline.traces import TraceFormat, parse_trace, trimmed
 from remid.train.rewards import Likelihood
@@ -62,17 +63,24 @@ class HeldOut:
 
 
 def evaluate(
-    scorer: AdapterScorer, renderer: ChatRenderer, samples: Sequence[Sample], traces: Mapping[str, str] | None
+    scorer: AdapterScorer,
+    renderer: ChatRenderer,
+    samples: Sequence[Sample],
+    traces: Mapping[str, str] | None,
+    *,
+    version: int = PROMPT_VERSION,
 ) -> HeldOut:
-    """Score the references of samples under q2. traces: texts by sample id, None for an estimator without reasoning."""
+    """Score the references of samples under q2. traces: texts by sample id, None for an estimator without reasoning;
+    version: of the prompts that show them."""
+    pair_of = partial(reference_pair, renderer=renderer, version=version)
     texts = [None if traces is None else traces.get(sample.sample_id) for sample in samples]
     features = [None if text is None else parse_trace(text).features for text in texts]
     others = _next_known(features)
     ways = [
-        [reference_pair(sample, own, renderer) for sample, own in zip(samples, features, strict=True)],
-        [reference_pair(sample, None, renderer) for sample in samples],
+        [pair_of(sample, own) for sample, own in zip(samples, features, strict=True)],
+        [pair_of(sample, None) for sample in samples],
         [
-            None if own is None or other is None else reference_pair(sample, other, renderer)
+            None if own is None or other is None else pair_of(sample, other)
             for sample, own, other in zip(samples, features, others, strict=True)
         ],
     ]
@@ -137,9 +145,11 @@ def trace_batches(
         yield {name: (trimmed(text, form), whole) for name, (text, whole) in zip(batch, said, strict=True)}
 
 
-def reference_pair(sample: Sample, features: str | None, renderer: ChatRenderer) -> Pair | None:
-    """A sample's reference under its prompt, None where either cannot be rendered."""
-    prompt = prompt_ids(role_play_messages(sample, features), renderer)
+def reference_pair(
+    sample: Sample, features: str | None, renderer: ChatRenderer, *, version: int = PROMPT_VERSION
+) -> Pair | None:
+    """A sample's reference under its prompt, None where either cannot be rendered. version: of the prompt."""
+    prompt = prompt_ids(role_play_messages(sample, features, version=version), renderer)
     try:
         return None if prompt is None else Pair(prompt, tuple(renderer.response_ids(sample.reference)))
     except RenderError:

@@ -18,7 +18,7 @@ from remid.data.same import Part, marks, normal, twins
 from remid.data.text import shown
 from remid.errors import ConfigError, DataError, Problem, RenderError
 from remid.lm.chat import ChatRenderer, Message
-from remid.pipeline.prompts import role_play_messages
+from remid.pipeline.prompts import PROMPT_VERSION, role_play_messages
 from remid.pipeline.reason import trace_messages
 from remid.pipeline.traces import COMPACT_HEADING, parse_trace
 from remid.types import Benchmark, Sample
@@ -165,9 +165,11 @@ def q1_example(sample: Sample, trace: str, form: str, renderer: ChatRenderer, li
     return _example(sample, trace_messages(sample, form), trace, renderer, limit)
 
 
-def q2_example(sample: Sample, features: str | None, renderer: ChatRenderer, limit: int) -> Example | str:
+def q2_example(
+    sample: Sample, features: str | None, renderer: ChatRenderer, limit: int, *, version: int = PROMPT_VERSION
+) -> Example | str:
     """The reference as an answer to the prompt with these core features (None: without), or why it is left out."""
-    return _example(sample, role_play_messages(sample, features), sample.reference, renderer, limit)
+    return _example(sample, role_play_messages(sample, features, version=version), sample.reference, renderer, limit)
 
 
 def _example(

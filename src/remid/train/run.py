@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,13 @@ from remid.lm.chat import ChatRenderer
 from remid.lm.models import LoadedModel, find_model, load_model
 from remid.pipeline.engines import EngineConfig, with_server
 from remid.pipeline.progress import Progress
-from remid.pipeline.prompts import PROMPT_VERSION
 from remid.pipeline.run import make_folder, write_json
 from remid.train.config import TrainConfig
-from remid.train.evaluate import write_traces
+from remid.train.evaluate import HeldOut, evaluate, reference_pair, write_traces
 from remid.train.examples import Split, refuse_leaks, split_training, without_leaks
 from remid.train.journal import Journal, read_object
 from remid.train.processes import is_first, several, wait_for
-from remid.train.scoring import AdapterScorer
+from remid.train.scoring import AdapterScorer, Pair
 from remid.types import Benchmark, Sample
 
 
@@ -66,6 +65,14 @@ class TrainRun:
         if self.config.reasoning and self.held_traces is None:
             self.held_traces = self.write_traces(self.split.held_out)
         return self.held_traces
+
+    def reference_pair(self, sample: Sample, features: str | None) -> Pair | None:
+        """A sample's reference under q2's prompt with these core features."""
+        return reference_pair(sample, features, self.renderer, version=self.config.prompts)
+
+    def evaluate(self, samples: Sequence[Sample], traces: Mapping[str, str] | None) -> HeldOut:
+        """How likely q2, as it is now, finds the samples' references."""
+        return evaluate(self.scorer, self.renderer, samples, traces, version=self.config.prompts)
 
     @property
     def collapsed(self) -> bool:
@@ -126,7 +133,7 @@ def _claim(folder: Path, config: TrainConfig, data: str, base: str) -> None:
     make_folder(folder)
     path = folder / "train.json"
     settings = config.model_dump(mode="json")
-    mine = {"config": settings, "data": data, "base": base, "prompts": PROMPT_VERSION}
+    mine = {"config": settings, "data": data, "base": base}
     if is_first() and not path.exists():
         write_json(path, mine)
     wait_for(path)
@@ -135,7 +142,7 @@ def _claim(folder: Path, config: TrainConfig, data: str, base: str) -> None:
         raise StoreError(f"{path}: does not hold the settings of a training run; use another --out")
     if theirs != mine:
         changed = [key for key in settings if theirs["config"].get(key) != settings[key]]
-        changed += [key for key in ("data", "base", "prompts") if theirs.get(key) != mine[key]]
+        changed += [key for key in ("data", "base") if theirs.get(key) != mine[key]]
         raise StoreError(
             f"{folder}: holds a training run with other settings ({', '.join(changed)}); use another --out"
         )

@@ -16,7 +16,7 @@ from remid.pipeline.prompts import role_play_messages
 from remid.pipeline.reason import trace_messages
 from remid.pipeline.traces import parse_trace, trimmed
 from remid.train.config import SftSettings
-from remid.train.evaluate import prompt_ids, reference_pair
+from remid.train.evaluate import prompt_ids
 from remid.train.examples import Example, q1_example, q2_example
 from remid.train.grpo import run_grpo
 from remid.train.rewards import Completion, Likelihood, RewardBatch, response_parts, response_shape_reward, trace_parts
@@ -58,7 +58,7 @@ def _example(run: TrainRun, role: str, sample: Sample, text: str | None) -> Exam
     features = None if text is None else parse_trace(text).features
     if run.config.reasoning and features is None:
         return "no trace that parses"
-    return q2_example(sample, features, run.renderer, limit)
+    return q2_example(sample, features, run.renderer, limit, version=run.config.prompts)
 
 
 def improve_traces(run: TrainRun, out: Path, seed: int) -> None:
@@ -69,12 +69,12 @@ def improve_traces(run: TrainRun, out: Path, seed: int) -> None:
     known = {sample.sample_id: sample for sample in samples}
     without: Mapping[str, Likelihood | None] = {}
     if how.reward == "advantage":
-        without = _of_references(run, "q2", {s.sample_id: reference_pair(s, None, run.renderer) for s in samples})
+        without = _of_references(run, "q2", {s.sample_id: run.reference_pair(s, None) for s in samples})
 
     def compute(said: Sequence[Completion]) -> list[Mapping[str, float] | None]:
         # As it will be read; what follows a compact trace costs it the reward for its format, and nothing else.
         features = [parse_trace(trimmed(one.text, run.config.trace_format)).features for one in said]
-        pairs = [reference_pair(known[one.sample], own, run.renderer) for one, own in zip(said, features, strict=True)]
+        pairs = [run.reference_pair(known[one.sample], own) for one, own in zip(said, features, strict=True)]
         rows: list[Mapping[str, float] | None] = []
         for one, own, found in zip(said, features, run.scorer.score("q2", pairs), strict=True):
             if found is None or (how.reward == "advantage" and without.get(one.sample) is None):
@@ -92,14 +92,12 @@ def improve_traces(run: TrainRun, out: Path, seed: int) -> None:
 
 def improve_responses(run: TrainRun, traces: Mapping[str, str], out: Path, seed: int) -> None:
     """GRPO on q2: responses that the frozen reference model ("ref") finds as likely as the reference response."""
-    how, train = run.config.grpo, run.split.train
+    how, how_asked, train = run.config.grpo, run.config.prompts, run.split.train
     features = {s.sample_id: parse_trace(traces.get(s.sample_id, "")).features for s in train}
-    asked = {s.sample_id: role_play_messages(s, features[s.sample_id]) for s in train}
+    asked = {s.sample_id: role_play_messages(s, features[s.sample_id], version=how_asked) for s in train}
     prompts = _prompts(run, asked)
     samples = _draw(run, seed, prompts, how.response_tokens)
-    golden = _of_references(
-        run, "ref", {s.sample_id: reference_pair(s, features[s.sample_id], run.renderer) for s in samples}
-    )
+    golden = _of_references(run, "ref", {s.sample_id: run.reference_pair(s, features[s.sample_id]) for s in samples})
 
     def compute(said: Sequence[Completion]) -> list[Mapping[str, float] | None]:
         pairs = [Pair(prompts[one.sample] or (), one.ids) for one in said]

@@ -10,7 +10,6 @@ from remid.pipeline.progress import Progress
 from remid.train.callbacks import JournalCallback, ProbeCallback, WatchCallback
 from remid.train.config import TrainConfig
 from remid.train.corl import train_corl
-from remid.train.evaluate import evaluate
 from remid.train.run import TrainRun
 
 #: Steps between two evaluations within a GRPO stage, and held-out samples that they look at: they cost time.
@@ -36,4 +35,4 @@ def probe(run: TrainRun) -> dict[str, Any]:
     """How well some held-out references are told now, under traces that q1 writes now; the model stays as it is."""
     samples = run.split.held_out[:_PROBED]
     traces = run.write_traces(samples) if "q1" in run.stage else run.traces_of_held_out()
-    return evaluate(run.scorer, run.renderer, samples, traces).summary()
+    return run.evaluate(samples, traces).summary()
