@@ -264,7 +264,7 @@ def test_arms() -> None:
         chosen_arms(["full"])
     for name in ARMS:
         made_of = arm_settings(config, name)
-        assert made_of.rounds == (2 if name in {"full", "extractive", "model"} else 0)
+        assert made_of.rounds == (2 if name in {"full", "extractive", "input", "model"} else 0)
         assert made_of.trace_share == {"quarter-sft": 0.25, "half-sft": 0.5}.get(name, 1.0)
         assert made_of.grpo.trace_tokens == (640 if name == "long-sft" else 160)
         assert made_of.reasoning == (not name.startswith("none"))
