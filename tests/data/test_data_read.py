@@ -145,6 +145,13 @@ def test_an_array_in_the_place_of_lines_is_one_problem(tmp_path: Path, indent: i
     assert len(caught.value.problems) == 1
 
 
+def test_lines_that_are_nested_beyond_the_stack_are_told_as_such(tmp_path: Path) -> None:
+    path = tmp_path / "IDTest.jsonl"
+    path.write_text("[" * 100_000 + "]" * 100_000 + "\n[]", "utf-8")
+    with pytest.raises(DataError):
+        read_benchmark([path])
+
+
 def test_the_split_of_a_flat_record(tmp_path: Path) -> None:
     """Its field, else the subset's, else the mapping's default, else the file's stem."""
     items = [record(0, split="OOD2Test", subset_tag="new"), record(1, subset_tag="korean"), record(2, subset_tag=None)]

@@ -5,7 +5,6 @@ No interpretation happens here beyond the file format: what a field means is dec
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,8 +72,8 @@ def _is_array(data: bytes) -> bool:
     if not (first.startswith(b"[") and rest.endswith(b"]")):
         return False
     try:
-        json.loads(first)
-    except ValueError:
+        strict_json.parse(strict_json.decode(first, ""), "")
+    except DataError:
         return True
     return False
 

@@ -31,9 +31,7 @@ def input_text(sample: Sample) -> str:
 def marks(sample: Sample) -> tuple[str, ...]:
     """By what a sample is known again where its text may not be kept: 64 bits (hex) of its input, and of its reference
     if that is long enough."""
-    texts = [f"input {input_text(sample)}"]
-    if len(reference := normal(sample.reference)) >= LEAST_CHARACTERS:
-        texts.append(f"reference {reference}")
+    texts = [f"{part} {text}" for part, text in _parts(sample) if part != "id"]
     return tuple(hashlib.sha256(text.encode()).hexdigest()[:16] for text in texts)
 
 

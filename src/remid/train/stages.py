@@ -92,9 +92,9 @@ def improve_traces(run: TrainRun, out: Path, seed: int) -> None:
 
 def improve_responses(run: TrainRun, traces: Mapping[str, str], out: Path, seed: int) -> None:
     """GRPO on q2: responses that the frozen reference model ("ref") finds as likely as the reference response."""
-    how, how_asked, train = run.config.grpo, run.config.prompts, run.split.train
+    how, train = run.config.grpo, run.split.train
     features = {s.sample_id: parse_trace(traces.get(s.sample_id, "")).features for s in train}
-    asked = {s.sample_id: role_play_messages(s, features[s.sample_id], version=how_asked) for s in train}
+    asked = {s.sample_id: role_play_messages(s, features[s.sample_id], version=run.config.prompts) for s in train}
     prompts = _prompts(run, asked)
     samples = _draw(run, seed, prompts, how.response_tokens)
     golden = _of_references(run, "ref", {s.sample_id: run.reference_pair(s, features[s.sample_id]) for s in samples})
