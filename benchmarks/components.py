@@ -1,11 +1,12 @@
 """Is a policy that is blind to one part of its input told by name, with 50 contexts?
 
 Policies of benchmarks.component_policies, blind by construction, are scored by the model that wrote them
-(docs/components.md). A run is a draw of N contexts without replacement, from one source or from both; partners are
-those of the whole source. Per policy the share of runs in which exactly the right part is told as ignored (for `full`:
-none), and how often each part was named. Such runs share most of their contexts and so agree more than runs on other
-contexts would; `fresh` is the same share with contexts drawn with replacement, which spreads as fresh contexts do.
-Intervals (Wilson) are those of the drawing. The same command goes on behind what the folder holds.
+(docs/components.md), with each part removed or replaced by another sample's (--how). A run is a draw of N contexts
+without replacement, from one source or from both; partners are those of the whole source. Per policy the share of
+runs in which exactly the right part is told as ignored (for `full`: none), and how often each part was named. Such
+runs share most of their contexts and so agree more than runs on other contexts would; `fresh` is the same share with
+contexts drawn with replacement, which spreads as fresh contexts do. Intervals (Wilson) are those of the drawing. The
+same command goes on behind what the folder holds.
 
   OMP_NUM_THREADS=1 python -m benchmarks.components runs/policies.json --out runs/components
 """
@@ -46,10 +47,10 @@ RUNS = 400
 Row = dict[str, Any]
 
 
-def scored(data: Path, folder: Path, partners: int, dtype: str) -> list[Looked]:
+def scored(data: Path, folder: Path, how: str, partners: int, dtype: str) -> list[Looked]:
     """Drops of every policy in every source."""
     config = RunConfig.model_validate(
-        {"data": (data,), "device": "cpu", "dtype": dtype, "components": "replace", "component_partners": partners}
+        {"data": (data,), "device": "cpu", "dtype": dtype, "components": how, "component_partners": partners}
     )
     progress = Progress()
     with Store(folder) as store, run_engines(config, None, progress) as engines:
@@ -61,19 +62,22 @@ def scored(data: Path, folder: Path, partners: int, dtype: str) -> list[Looked]:
 
 def drawn_rows(looked: list[Looked], policy: str, reference: str, chosen: list[np.ndarray]) -> list[Row]:
     """Rows of one policy over the chosen samples of each source, pooled. chosen: flags, or numbers that may repeat."""
+    how = looked[0].swaps.mode
     of_cell = []
     for name in COMPONENTS:
         sides = [[], [], []]
         for one, keep_B in zip(looked, chosen, strict=True):
-            ours, theirs = (one.drop(who, "replace", name) for who in (policy, reference))
-            partner_Bm = one.partner("replace", name)
+            ours, theirs = (one.drop(who, how, name) for who in (policy, reference))
+            partner_Bm = one.partner(how, name)
             for side, drop_Bm in zip(sides, (ours, theirs, ours - theirs), strict=True):
                 side.append(_mean(drop_Bm, partner_Bm, keep_B))
         of_cell.append(tuple(Cell(None, "id", pool(side), None) for side in sides))
-    return cell_rows(policy, "replace", COMPONENTS, of_cell, [], 0.95)
+    return cell_rows(policy, how, COMPONENTS, of_cell, [], 0.95)
 
 
-def _mean(drop_Bm: np.ndarray, partner_Bm: np.ndarray, keep_B: np.ndarray) -> Influence:
+def _mean(drop_Bm: np.ndarray, partner_Bm: np.ndarray | None, keep_B: np.ndarray) -> Influence:
+    if partner_Bm is None:
+        return mean_drop(drop_Bm[keep_B], None)
     if keep_B.dtype == bool:
         return mean_drop(np.where(keep_B[:, None], drop_Bm, np.nan), partner_Bm)
     # Partners of a sample that is there twice are no longer told apart: each is an item of its own, without a drop.
@@ -118,15 +122,16 @@ def drawn(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
+    parser.add_argument("--how", choices=["remove", "replace"], default="replace")
     parser.add_argument("--partners", type=int, default=1)
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--against", nargs="+", default=[REFERENCE, "human"])
     parser.add_argument("--sizes", type=int, nargs="+", default=[50])
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
-    looked = scored(args.data, args.out, args.partners, args.dtype)
+    looked = scored(args.data, args.out, args.how, args.partners, args.dtype)
     pools = {one.swaps.group.subset: [one] for one in looked} | ({"all": looked} if len(looked) > 1 else {})
-    result: Row = {"partners": args.partners, "dtype": args.dtype, "amounts": [], "told": []}
+    result: Row = {"how": args.how, "partners": args.partners, "dtype": args.dtype, "amounts": [], "told": []}
     for name, members in pools.items():
         everyone = [np.ones(len(one.swaps.group.samples), dtype=bool) for one in members]
         policies = list(members[0].swaps.group.answers)
@@ -143,7 +148,7 @@ def main() -> None:
                     rows = [row | {"fresh": more.get("right")} for row, more in zip(rows, fresh, strict=True)]
                     result["told"] += [{"pool": name, "against": reference, **row} for row in rows]
                     print(name, reference, n, {r["policy"]: (r.get("right"), r["fresh"]) for r in rows}, flush=True)
-    (args.out / f"components-{args.partners}.json").write_text(json.dumps(result, indent=1) + "\n")
+    (args.out / f"components-{args.how}-{args.partners}.json").write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -427,7 +427,7 @@ class ComponentRow(Estimated):
     subset: str | None
     shift: str
     component: Component | Literal["all"]
-    quantity: Literal["replace", "shapley"]
+    quantity: Literal["remove", "replace", "shapley"]
     p_value: Chance | None
     n: Count
     n_missing: Count

@@ -17,7 +17,7 @@ from pipeline_tiny import POLICY, SETTINGS, Tiny, records, stored, trace, write
 from result_schema import Result
 
 import remid
-from remid.estimate import balanced_design
+from remid.estimate import balanced_design, estimate
 from remid.estimate.components import mean_drop
 from remid.pipeline.components import cell_rows, component_rows, component_units, draw_partners
 from remid.pipeline.config import make_config
@@ -76,11 +76,13 @@ def answers_of(samples: Sequence[Sample], parts: str) -> list[str | None]:
     return [" ".join(f"{p}{i}{p}" for p in parts) + f" say {i}" for i in range(len(samples))]
 
 
-def test_the_ignored_part_is_told_by_name_and_the_others_are_not() -> None:
+@pytest.mark.parametrize("mode", ["remove", "replace"])
+def test_the_ignored_part_is_told_by_name_and_the_others_are_not(mode: str) -> None:
     samples = people(20)
     samples = tuple(replace(s, reference=str(t)) for s, t in zip(samples, answers_of(samples, "ucd"), strict=True))
     answers = {name: answers_of(samples, parts) for name, parts in [("all", "ucd"), ("blind", "ud"), ("dull", "")]}
-    rows = measured(samples, answers, worth)
+    rows = measured(samples, answers, worth, mode)
+    assert {row["quantity"] for row in rows} == {mode}
     told = {
         policy: [r["component"] for r in rows if r["policy"] == policy and r["subset"] is None and r["ignored"]]
         for policy in answers
@@ -116,6 +118,40 @@ def test_a_part_that_is_the_same_for_all_cannot_be_replaced_and_is_null() -> Non
     assert (row["value"], row["n"], row["n_missing"], row["n_alike"], row["ignored"]) == (None, 0, 6, 6, None)
     assert found(rows, policy="all", subset=None, quantity="replace", component="dialogue")["n_alike"] == 0
     assert found(rows, policy="all", subset=None, quantity="shapley", component="all")["value"] is None
+
+
+def test_a_part_that_is_empty_cannot_be_removed_and_is_null() -> None:
+    samples = tuple(replace(s, user=" " if i < 2 else s.user) for i, s in enumerate(people(6)))
+    rows = measured(samples, {"all": answers_of(samples, "ucd")}, worth, "remove")
+    row = found(rows, policy="all", subset=None, component="user")
+    assert (row["n"], row["n_missing"], row["n_alike"]) == (4, 2, 2)
+    assert found(rows, policy="all", subset=None, component="dialogue")["n_alike"] == 0
+
+
+def test_what_is_removed_is_gone_from_the_prompt_and_the_rest_stands() -> None:
+    prompts: set[str] = set()
+
+    def law(prompt: str, text: str) -> float:
+        prompts.add(prompt)
+        return -1.0
+
+    measured(people(2), {}, law, "remove")
+    held = {frozenset(word for word in ("u0u", "c0c", "d0d") if word in prompt) for prompt in prompts}
+    every = frozenset({"u0u", "c0c", "d0d"})
+    assert held == {frozenset(), every, *(every - {word} for word in every)}  # frozenset(): the other sample's
+    assert len(prompts) == 2 * 4
+
+
+def test_without_partners_samples_are_independent() -> None:
+    """The plain variance of a mean, and 5% of intervals miss: nobody stands in, so nothing goes together."""
+    rng = np.random.default_rng(2)
+    drop_Bm = rng.normal(1, 2, (30, 1))
+    drop_Bm[4] = np.nan
+    made = estimate(mean_drop(drop_Bm, None))
+    known_B = drop_Bm[np.isfinite(drop_Bm)]
+    assert (made.n, made.n_missing) == (29, 1)
+    assert made.value == pytest.approx(known_B.mean())
+    assert made.stderr == pytest.approx(known_B.std(ddof=1) / np.sqrt(29))
 
 
 def test_what_is_not_answered_is_missing_and_no_zero() -> None:
@@ -255,6 +291,16 @@ def test_prompts_of_parts_hold_no_trace(tiny: Tiny, tmp_path: Path, models: None
     )
     assert [r["value"] for r in first] == pytest.approx([r["value"] for r in second])
     assert with_traces.result["scoring"]["n_prompts"] == 8 + 8 * 4  # with the trace; own without, and three replaced
+
+
+def test_a_run_that_removes_parts_asks_three_prompts_more(tiny: Tiny, tmp_path: Path, models: None) -> None:
+    folder = tiny.copy(tmp_path / "run")
+    run = again(tiny, folder, components="remove")
+    Result.model_validate_json((folder / "result.json").read_text("utf-8"))
+    assert len(run.result["components"]) == 5 * (3 + 3) * 3
+    assert run.result["scoring"]["n_prompts"] == 12 * 4
+    assert run.rows("remi") == tiny.run.result["remi"]
+    assert "when one part of their input is removed, prompts" in (folder / "report.html").read_text("utf-8")
 
 
 def test_parts_are_measured_on_what_the_rounds_scored(tiny: Tiny, tmp_path: Path, models: None) -> None:

@@ -29,7 +29,7 @@ from remid.pipeline.prompts import PROMPT_VERSIONS, role_play_messages
 from remid.pipeline.traces import parse_trace
 from remid.train.collect import collect_training_traces
 from remid.train.config import LoraSettings, make_train_config, read_settings
-from remid.train.corl import train_corl
+from remid.train.corl import cold_start_advice, train_corl
 from remid.train.journal import read_journal
 from remid.train.run import open_run
 from remid.train.scoring import AdapterScorer, Pair, using
@@ -343,3 +343,25 @@ def test_a_wrong_setting_of_a_file_is_told_with_the_file(tmp_path: Path) -> None
     assert [line.split(": ")[:2] for line in lines] == [[str(path), name] for name in ("holdout", "sft.rate", "trces")]
     path.write_text("reasoning = false\n[sft]\nbatch = 3\n")
     assert read_settings(path) == {"reasoning": False, "sft": {"batch": 3}}
+
+
+@pytest.mark.parametrize(
+    ("stage", "changed", "figure"),
+    [
+        ("sft-q1", {"parse_failures": 0.5}, "parse_failures"),
+        ("sft-q1", {"parse_failures": 0.4}, None),
+        ("sft-q1", {"advantage": -0.2}, None),  # q2 is not trained yet
+        ("sft-q2", {"parse_failures": 0.5}, None),  # said before
+        ("sft-q2", {"advantage": -0.2}, "advantage"),
+        ("sft-q2", {"advantage": -0.11}, None),  # may be 0.01
+        ("sft-q2", {"advantage": 0.2}, None),
+        ("sft-q2", {"advantage": None, "advantage_se": None}, None),
+        ("sft-q2-1", {"advantage": -0.2}, None),
+    ],
+)
+def test_a_cold_start_says_what_is_wrong_with_it(stage: str, changed: dict[str, Any], figure: str | None) -> None:
+    found = {"parse_failures": None, "advantage": 0.0, "advantage_se": 0.05, "advantage_n": 14} | changed
+    said = list(cold_start_advice(stage, found))
+    assert [name for _, name in said] == ([] if figure is None else [figure])
+    if figure == "advantage":
+        assert "-0.200 nats/token (standard error 0.050, n = 14)" in said[0][0]

@@ -130,15 +130,15 @@ def run(
     components: Annotated[
         Components,
         typer.Option(
-            help="Which part of the input a policy uses, and which it ignores. replace scores every response again "
-            "with another sample's user, character, dialogue: 3 more prompts per sample and partner, so 4 times the "
-            "prompts (and one more without trace, where traces are used). shapley also shares out the whole: 6 to "
-            "9 more."
+            help="Which part of the input a policy uses, and which it ignores. remove scores every response again "
+            "without user, without character, without dialogue: 3 more prompts per sample (and one without trace, "
+            "where traces are used). replace does so with another sample's: 3 per partner. shapley also shares out "
+            "the whole: 6 to 9 more."
         ),
     ] = Components.none,
     component_partners: Annotated[
         int,
-        typer.Option(min=1, help="With --components: other samples whose parts stand in. 2 cost twice as much."),
+        typer.Option(min=1, help="With replace and shapley: other samples whose parts stand in. 2 cost twice as much."),
     ] = 1,
     embedder: Annotated[str, typer.Option(help="builtin, or a sentence-transformers model.")] = "builtin",
     cluster_by: ClusterBy = None,

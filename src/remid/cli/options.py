@@ -36,6 +36,7 @@ class Components(StrEnum):
     """What is learnt about single parts of the input."""
 
     none = "none"
+    remove = "remove"
     one = "replace"  # `replace` would hide the method of str
     shapley = "shapley"
 

@@ -1,7 +1,7 @@
 """How much of a response's likelihood hangs on one component of its input: drops, their mean, the share that is kept.
 
-A drop is log q(y_i | x_i) less log q(y_i | x_i with a component of item j in place of its own), in nats per response;
-items lie along B, their partners j along m. Source: docs/components.md.
+A drop is log q(y_i | x_i) less log q(y_i | x_i without a component, or with that of item j in its place), in nats per
+response; items lie along B, their partners j along m. Source: docs/components.md.
 """
 
 from __future__ import annotations
@@ -29,10 +29,11 @@ class Kept:
     ci_high: float
 
 
-def mean_drop(drop_Bm: FloatArray, partner_Bm: IntArray) -> Influence:
+def mean_drop(drop_Bm: FloatArray, partner_Bm: IntArray | None) -> Influence:
     """Mean over items of each item's mean drop over its partners; nats per response.
 
-    drop_Bm: (B, m), NaN where a pair could not be scored. partner_Bm: (B, m), the item whose component stands in.
+    drop_Bm: (B, m), NaN where a pair could not be scored. partner_Bm: (B, m), the item whose component stands in; None
+    where nobody's does (it is removed), and items are independent.
     An item without any drop is left out. An item occurs in pairs as itself and as another's partner, so pairs that
     share an item are not independent: the spread of phi_B is widened to the dyadic variance (Fafchamps and Gubert
     2007; corrected for few items, `_widening`), never narrowed. A component that makes every response unlikely then
@@ -49,6 +50,8 @@ def mean_drop(drop_Bm: FloatArray, partner_Bm: IntArray) -> Influence:
     if not used:
         return Influence(float("nan"), phi_B, 0, n, UNIT, stratum_B)
     value = float(phi_B[used_B].mean())
+    if partner_Bm is None:
+        return Influence(value, phi_B, used, n - used, UNIT, stratum_B)
     wide_B = value + (phi_B - value) * _widening(drop_Bm, known_Bm, partner_Bm, count_B, value)
     return Influence(float(np.nanmean(wide_B)), wide_B, used, n - used, UNIT, stratum_B)
 

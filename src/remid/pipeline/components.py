@@ -1,8 +1,9 @@
-"""Information by component: what a response's likelihood loses when a part of its input comes from another sample.
+"""Information by component: what a response's likelihood loses when a part of its input is removed or another sample's.
 
-Under the sample with its user, character or dialogue replaced by a partner's, each policy's own response is scored once
-more. Prompts hold no trace, own and replaced alike: a trace is written from the whole input and would give the replaced
-part away. The rule by which a component is called ignored is in docs/components.md, with its error rate.
+Under the sample without its user, character or dialogue, or with a partner's in its place, each policy's own response
+is scored once more. Prompts hold no trace, own and changed alike: a trace is written from the whole input and would
+give the changed part away. The rule by which a component is called ignored is in docs/components.md, with its error
+rate.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -32,8 +33,10 @@ KEPT_MOST = 0.5
 #: very sample would give it back what it belongs to.
 _APART = 10_007
 
-#: Which of COMPONENTS come from the partner.
+#: Which of COMPONENTS come from the partner, or are removed.
 Swapped = frozenset[int]
+#: What stands in their place: a partner of that component's own, Shapley's partner for all, or nothing.
+By = Literal["single", "together", "nobody"]
 _OWN: Swapped = frozenset()
 _SINGLE = tuple(frozenset({c}) for c in range(3))
 _EVERY = tuple(frozenset(s) for size in (1, 2, 3) for s in combinations(range(3), size))
@@ -41,34 +44,35 @@ _EVERY = tuple(frozenset(s) for size in (1, 2, 3) for s in combinations(range(3)
 
 @dataclass(frozen=True, slots=True)
 class Swaps:
-    """One subset's samples and who stands in for whom. own: each sample's own prompt.
+    """One subset's samples and who stands in for whom. own: each sample's own prompt. mode: as the run asks.
 
     partner: by what is swapped, (n, m), -1 where nobody has another text. Shapley's eight prompts need one partner for
-    all, who differs in all three: under `together`, else empty.
+    all, who differs in all three: under `together`. Where parts are removed nobody stands in, and both are unused.
     """
 
     group: Group
     own: tuple[tuple[Message, ...], ...]
     partner: dict[int, IntArray]
-    together_Bm: IntArray | None
+    together_Bm: IntArray
+    mode: str
 
-    def prompts(self, swapped: Swapped, *, together: bool) -> list[list[tuple[Message, ...] | None]]:
-        """(n, m) prompts with these components swapped, None where there is no partner."""
+    def prompts(self, swapped: Swapped, by: By) -> list[list[tuple[Message, ...] | None]]:
+        """(n, m) prompts with these components changed, None where there is no partner or nothing to remove."""
+        samples = self.group.samples
+        if by == "nobody":
+            return [[_removed(sample, swapped)] for sample in samples]
+        partner_Bm = self.together_Bm if by == "together" else self.partner[next(iter(swapped))]
         return [
-            [None if j < 0 else _swapped(sample, self.group.samples[j], swapped) for j in row]
-            for sample, row in zip(self.group.samples, self.partners(swapped, together=together), strict=True)
+            [None if j < 0 else _swapped(sample, samples[j], swapped) for j in row]
+            for sample, row in zip(samples, partner_Bm.tolist(), strict=True)
         ]
 
-    def partners(self, swapped: Swapped, *, together: bool) -> list[list[int]]:
-        """(n, m) partners, -1 for none."""
-        chosen = self.together_Bm if together else self.partner[next(iter(swapped))]
-        return [] if chosen is None else [[int(j) for j in row] for row in chosen]
-
-    def asked(self) -> Iterator[tuple[Swapped, bool]]:
-        """What has to be scored besides the own prompts: components swapped, and whether by Shapley's partner."""
-        yield from ((one, False) for one in _SINGLE)
-        if self.together_Bm is not None:
-            yield from ((one, True) for one in _EVERY)
+    def asked(self) -> Iterator[tuple[Swapped, By]]:
+        """What has to be scored besides the own prompts: the components changed, and by whom."""
+        by: By = "nobody" if self.mode == "remove" else "single"
+        yield from ((one, by) for one in _SINGLE)
+        if self.mode == "shapley":
+            yield from ((one, "together") for one in _EVERY)
 
 
 def swaps_of(plan: Plan) -> list[Swaps]:
@@ -81,7 +85,7 @@ def swaps_of(plan: Plan) -> list[Swaps]:
         clusters = clusters_of(g.samples, config.cluster_by)
         single, together_Bm = draw_partners(g.samples, config.component_partners, config.seed, clusters)
         own = tuple(tuple(role_play_messages(sample)) for sample in g.samples)
-        made.append(Swaps(g, own, single, together_Bm if config.components == "shapley" else None))
+        made.append(Swaps(g, own, single, together_Bm, config.components))
     return made
 
 
@@ -106,14 +110,14 @@ def draw_partners(
 
 
 def component_units(plan: Plan) -> list[Unit]:
-    """What has to be scored for components: every policy's own response under the own and the swapped prompts."""
+    """What has to be scored for components: every policy's own response under the own and the changed prompts."""
     units = []
     for swaps in swaps_of(plan):
         answers = swaps.group.answers.values()
         said = [tuple(dict.fromkeys(t for texts in answers if (t := texts[i]))) for i in range(len(swaps.own))]
         prompts = [[messages] for messages in swaps.own]
-        for swapped, together in swaps.asked():
-            for row, more in zip(prompts, swaps.prompts(swapped, together=together), strict=True):
+        for swapped, by in swaps.asked():
+            for row, more in zip(prompts, swaps.prompts(swapped, by), strict=True):
                 row += [messages for messages in more if messages is not None]
         units += [
             Unit(prompt_key(messages), messages, texts)
@@ -151,8 +155,9 @@ def component_rows(plan: Plan, subsets: Sequence[SubsetScores], scored: Scored) 
 
 
 def _quantities(mode: str) -> list[tuple[str, tuple[str, ...]]]:
-    replaced: list[tuple[str, tuple[str, ...]]] = [("replace", COMPONENTS)]
-    return replaced if mode == "replace" else [*replaced, ("shapley", (*COMPONENTS, WHOLE))]
+    if mode == "shapley":
+        return [("replace", COMPONENTS), ("shapley", (*COMPONENTS, WHOLE))]
+    return [(mode, COMPONENTS)]
 
 
 def cell_rows(
@@ -174,7 +179,7 @@ def cell_rows(
         kept = kept_share(
             cell.influence, base.influence, apart.influence, confidence=confidence, clusters=cell.clusters
         )
-        told = policy != REFERENCE and quantity == "replace" and theirs.ci_low > 0
+        told = policy != REFERENCE and quantity != "shapley" and theirs.ci_low > 0
         tests.append(_below(over) if told else np.nan)
         rows.append(
             {
@@ -219,11 +224,11 @@ class Looked:
         self.swaps, self._scored = swaps, scored
         self._own = [prompt_key(messages) for messages in swaps.own]
         self._keys = {
-            (swapped, together): [
+            (swapped, by): [
                 [None if messages is None else prompt_key(messages) for messages in row]
-                for row in swaps.prompts(swapped, together=together)
+                for row in swaps.prompts(swapped, by)
             ]
-            for swapped, together in swaps.asked()
+            for swapped, by in swaps.asked()
         }
         self._drops: dict[tuple[str, str], list[FloatArray]] = {}
 
@@ -233,16 +238,17 @@ class Looked:
         return cell.subset == group.subset if cell.subset is not None else cell.shift == group.shift
 
     def alike(self, quantity: str, name: str) -> int:
-        """Samples for which nobody in the subset has another text, so that nothing can be replaced."""
+        """Samples for which nobody in the subset has another text, or whose own is empty: nothing can be changed."""
+        if quantity == "remove":
+            return sum(key is None for (key,) in self._keys[_SINGLE[COMPONENTS.index(name)], "nobody"])
         partner_Bm = self.partner(quantity, name)
-        return int(np.sum((partner_Bm < 0).all(axis=1))) if partner_Bm.size else len(self._own)
+        return int(np.sum((partner_Bm < 0).all(axis=1))) if partner_Bm is not None else 0
 
-    def partner(self, quantity: str, name: str) -> IntArray:
-        """(n, m) partners behind a quantity, -1 for none."""
-        together_Bm = self.swaps.together_Bm
-        if quantity == "shapley" and together_Bm is not None:
-            return together_Bm
-        return self.swaps.partner[COMPONENTS.index(name)]
+    def partner(self, quantity: str, name: str) -> IntArray | None:
+        """(n, m) partners behind a quantity, -1 for none; None where nobody stands in."""
+        if quantity == "remove":
+            return None
+        return self.swaps.together_Bm if quantity == "shapley" else self.swaps.partner[COMPONENTS.index(name)]
 
     def drop(self, policy: str, quantity: str, name: str) -> FloatArray:
         """(n, m) drops, nats per response; NaN where there is no partner, no response, or no score."""
@@ -252,17 +258,18 @@ class Looked:
 
     def _made(self, texts: Texts, quantity: str) -> list[FloatArray]:
         own_B = np.array([self._logp(key, text) for key, text in zip(self._own, texts, strict=True)])
-        if quantity == "replace":
-            return [own_B[:, None] - self._swapped(texts, one, together=False) for one in _SINGLE]
-        under = {one: self._swapped(texts, one, together=True) for one in _EVERY}
+        if quantity != "shapley":
+            by: By = "nobody" if quantity == "remove" else "single"
+            return [own_B[:, None] - self._swapped(texts, one, by) for one in _SINGLE]
+        under = {one: self._swapped(texts, one, "together") for one in _EVERY}
         under[_OWN] = np.broadcast_to(own_B[:, None], under[_EVERY[0]].shape)
         # Players are in the coalition where their component is the sample's own.
         value = {frozenset(range(3)) - one: logp_Bm for one, logp_Bm in under.items()}
         shares_Bm3 = shapley(value)
         return [*np.moveaxis(shares_Bm3, -1, 0), shares_Bm3.sum(axis=-1)]
 
-    def _swapped(self, texts: Texts, swapped: Swapped, *, together: bool) -> FloatArray:
-        keys = self._keys[swapped, together]
+    def _swapped(self, texts: Texts, swapped: Swapped, by: By) -> FloatArray:
+        keys = self._keys[swapped, by]
         rows = [[self._logp(key, text) for key in row] for row, text in zip(keys, texts, strict=True)]
         return np.array(rows, dtype=np.float64).reshape(len(texts), -1)
 
@@ -293,6 +300,13 @@ def _influences(
 def _swapped(sample: Sample, other: Sample, swapped: Swapped) -> tuple[Message, ...]:
     parts: Mapping[str, Any] = {COMPONENTS[c]: getattr(other, COMPONENTS[c]) for c in swapped}
     return tuple(role_play_messages(replace(sample, **parts)))
+
+
+def _removed(sample: Sample, removed: Swapped) -> tuple[Message, ...] | None:
+    """The prompt without these components; None where one of them is empty as it is."""
+    names = [COMPONENTS[c] for c in removed]
+    blank = {"user": not sample.user.strip(), "character": not sample.character.strip(), "dialogue": False}
+    return None if any(blank[name] for name in names) else tuple(role_play_messages(sample, without=names))
 
 
 def _mended(design_Bm: IntArray, differs_BB: np.ndarray[Any, np.dtype[np.bool_]], seed: int) -> IntArray:

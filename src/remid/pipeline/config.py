@@ -12,7 +12,7 @@ from remid.errors import ConfigError
 Overflow = Literal["refuse", "drop-oldest"]
 TraceSource = Literal["auto", "none", "data", "model"]
 TraceFormat = Literal["full", "compact"]
-Components = Literal["none", "replace", "shapley"]
+Components = Literal["none", "remove", "replace", "shapley"]
 DTypeName = Literal["auto", "float32", "bfloat16", "float16"]
 
 
@@ -34,8 +34,9 @@ class RunConfig(BaseModel):
     mean over them (estimate/mixture.py). 1: a single one, greedy. trace_temperature: at which several are drawn.
     negatives: m of the balanced design. until_se: score in rounds until every R-EMID has this standard error in nats
     per response (None: all samples at once); negatives are then those of the first round.
-    components: also score each response with one part of the input replaced by another sample's (docs/components.md);
-    "shapley" adds shares that sum to the whole. component_partners: other samples whose parts stand in, per sample.
+    components: also score each response with one part of the input removed, or replaced by another sample's
+    (docs/components.md); "shapley" adds to the latter shares that sum to the whole. component_partners: other samples
+    whose parts stand in, per sample.
     cluster_by: metadata field (dotted path) whose equal values are not
     independent. permutations: label permutations behind each divergence.
     """

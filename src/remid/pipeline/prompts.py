@@ -22,14 +22,18 @@ _TASK = (
     "Play the character described below in a conversation with the user. Stay in character and give only the next line."
 )
 
+#: In place of a dialogue that is left out: chat templates want a user's turn, and this one is of no language.
+NO_DIALOGUE: Final = Message("user", "...")
+
 
 def role_play_messages(
     sample: Sample, features: str | None = None, *, without: Collection[str] = (), version: int = PROMPT_VERSION
 ) -> list[Message]:
     """The chat that asks for the character's next turn.
 
-    features: core features of a reasoning trace, or None. without: components to leave out ("character", "user"), for
-    policies that are to be blind to them. version: one of PROMPT_VERSIONS.
+    features: core features of a reasoning trace, or None. without: components to leave out, for policies that are to be
+    blind to them and to see what a response owes to them; of a dialogue `NO_DIALOGUE` is left. version: one of
+    PROMPT_VERSIONS.
     """
     parts = [_TASK]
     if "character" not in without:
@@ -38,7 +42,8 @@ def role_play_messages(
         parts.append(f"# User\n{sample.user}")
     if features is not None and version == 1:
         parts.append(f"# What a good answer does\n{features}")
-    messages = [Message("system", "\n\n".join(parts)), *dialogue_messages(sample)]
+    dialogue = [NO_DIALOGUE] if "dialogue" in without else dialogue_messages(sample)
+    messages = [Message("system", "\n\n".join(parts)), *dialogue]
     if features is not None and version > 1:
         last = messages[-1]
         messages[-1] = Message(last.role, f"{last.content}\n\n(The next line should be like this.)\n{features}")

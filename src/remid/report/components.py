@@ -46,9 +46,11 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """tables: ID data first. chance: how often a policy that uses all its input is told to ignore some of it."""
+    """tables: ID data first. removed: whether parts are left out, instead of replaced by those of `partners` other
+    samples. chance: how often a policy that uses all its input is told to ignore some of it."""
 
     tables: tuple[Table, ...]
+    removed: bool
     partners: int
     chance: str
 
@@ -61,10 +63,12 @@ def components_view(result: Row) -> View | None:
     shifts = sorted(dict.fromkeys(row["shift"] for row in rows), key=lambda shift: shift != "id")
     chance = percent(round(1 - level_of(result), 6))
     partners = result["manifest"]["config"].get("component_partners", 1)
-    return View(tuple(_table(result, rows, shift) for shift in shifts), partners, chance)
+    single = "remove" if any(row["quantity"] == "remove" for row in rows) else "replace"
+    tables = tuple(_table(result, rows, shift, single) for shift in shifts)
+    return View(tables, single == "remove", partners, chance)
 
 
-def _table(result: Row, rows: list[Row], shift: str) -> Table:
+def _table(result: Row, rows: list[Row], shift: str, single: str) -> Table:
     here = [row for row in rows if row["shift"] == shift]
     kinds = {row["policy"]: row["kind"] for row in result["policies"]}
     order = sorted(kinds, key=lambda policy: (policy != "reference", kinds[policy] != "model"))
@@ -78,13 +82,13 @@ def _table(result: Row, rows: list[Row], shift: str) -> Table:
 
     shapley = cells("shapley", (*PARTS, "all")) if any(row["quantity"] == "shapley" for row in here) else None
     lines = tuple(
-        _line(result, policy, {part: found.get(("replace", policy, part)) for part in PARTS}, shift)
+        _line(result, policy, {part: found.get((single, policy, part)) for part in PARTS}, shift)
         for policy in order
         if kinds[policy] == "model"
     )
     name: tuple[Part, ...] = ("ID data",) if shift == "id" else shift_name(shift)
     n = max((row["n"] + row["n_missing"] for row in here), default=0)
-    return Table(shift, name, n, cells("replace", PARTS), shapley, lines)
+    return Table(shift, name, n, cells(single, PARTS), shapley, lines)
 
 
 def _cell(row: Row | None) -> Cell | None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,9 @@ Traces = Mapping[str, str]
 
 #: Where so many of a supervised q1's traces cannot be read, a run goes on mostly without reasoning, and says so.
 _UNREADABLE = 0.5
+
+#: Nats per token by which q1's traces must surely cost held-out references before a run says so.
+_COSTS = 0.02
 
 
 def train_corl(
@@ -175,13 +178,8 @@ class _History:
         run.journal.add({"kind": "held_out", "stage": name, "adapter": adapter, "time": time.time(), **row})
         write_json(folder / "held_out.json", row | {"by_sample": by_sample})
         run.progress.say(f"{name}: held-out references {row['log_q']:.3f} nats/token ({row['seconds']:.0f} s)")
-        if name == "sft-q1" and (row["parse_failures"] or 0.0) >= _UNREADABLE:
-            run.note(
-                f"{row['parse_failures']:.0%} of q1's held-out traces do not follow the format, and q2 reads none of "
-                "these: give q1 more steps (a smaller sft.batch, more sft.epochs), a higher sft.rate, or room "
-                "(grpo.trace_tokens)",
-                parse_failures=row["parse_failures"],
-            )
+        for text, figure in cold_start_advice(name, row):
+            run.note(text, **{figure: row[figure]})
 
     def settle(self) -> None:
         """Leave the best estimator in the run's folder, unless it is there."""
@@ -256,3 +254,22 @@ def _shared(path: Path) -> Traces:
     wait_for(path)
     known: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
     return known
+
+
+def cold_start_advice(stage: str, found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What the cold start's held-out figures say is wrong with it, and what to do: text, and the figure behind it."""
+    failures = found["parse_failures"] or 0.0
+    if stage == "sft-q1" and failures >= _UNREADABLE:
+        yield (
+            f"{failures:.0%} of q1's held-out traces do not follow the format, and q2 reads none of these: give q1 "
+            "more steps (a smaller sft.batch, more sft.epochs), a higher sft.rate, or room (grpo.trace_tokens)",
+            "parse_failures",
+        )
+    worth, error = found["advantage"], found["advantage_se"]
+    if stage == "sft-q2" and worth is not None and error is not None and worth + 2 * error < -_COSTS:
+        yield (
+            f"q1's traces make held-out references less likely than no trace does: {worth:+.3f} nats/token (standard "
+            f"error {error:.3f}, n = {found['advantage_n']}). In short chats it may be where they are shown "
+            "(prompts = 1 puts them into the system message); else q1 needs more steps or better traces to learn from",
+            "advantage",
+        )
