@@ -179,7 +179,7 @@ def cell_rows(
         kept = kept_share(
             cell.influence, base.influence, apart.influence, confidence=confidence, clusters=cell.clusters
         )
-        told = policy != REFERENCE and quantity != "shapley" and theirs.ci_low > 0
+        told = policy != REFERENCE and quantity != "shapley" and _above(theirs) < 1 - confidence
         tests.append(_below(over) if told else np.nan)
         rows.append(
             {
@@ -204,9 +204,14 @@ def cell_rows(
 
 def _below(over: Estimate) -> float:
     """One-sided p-value: a policy that takes at least as much as the reference would lie this far below it."""
-    if np.isnan(over.p_value):  # no spread: the same as the reference everywhere, or too few to tell
-        return 1.0 if over.value >= 0 else float("nan")
-    return over.p_value / 2 if over.value < 0 else 1 - over.p_value / 2
+    return _above(replace(over, value=-over.value))
+
+
+def _above(made: Estimate) -> float:
+    """One-sided p-value: what is truly at most 0 would lie this far above it."""
+    if np.isnan(made.p_value):  # no spread: the same everywhere, or too few to tell
+        return 1.0 if made.value <= 0 else float("nan")
+    return made.p_value / 2 if made.value > 0 else 1 - made.p_value / 2
 
 
 def _over(made: Estimate) -> Row:
