@@ -28,6 +28,7 @@ from remid.study.crossed import crossed_mean, crossed_ratio
 from remid.study.hops_base import BaseTraining, _draw, _rows, make_tokenizer
 from remid.study.show_ablation import ablation_sections
 from remid.train.config import make_train_config
+from remid.train.journal import read_journal
 from remid.types import Sample
 
 
@@ -352,11 +353,12 @@ def test_the_command_trains_scores_and_resumes(
     assert {row["cold_start"] for row in result["runs"]} == {None, "full-0", "full-1"}
     assert all(row["gap"] is not None for row in result["gaps"])
     assert "Perplexity of references" in (tmp_path / "study.html").read_text("utf-8")
+    assert {"step", "held_out"} <= {row["kind"] for row in read_journal(tmp_path / "runs" / "full-0")}
 
     def refuse(*_: object) -> None:
         raise AssertionError("trained again")
 
-    monkeypatch.setattr("remid.train.corl.train_corl", refuse)
+    monkeypatch.setattr("remid.train.watched.train_corl", refuse)
     again = study.ablation_study(material, ["full", "sft", "none"], 2, tmp_path, Progress(False), limit=5)
     assert json.loads(json.dumps(again)) == result
     with pytest.raises(StoreError, match="other settings"):

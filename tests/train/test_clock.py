@@ -85,3 +85,9 @@ def test_the_section_shows_shares() -> None:
     (table,) = times_section(times(records())).tables
     assert table.rows[-1] == ("round 1", "25", "10", "40", "21", "4", "100", "13%")
     assert times_section([]).tables == ()
+
+
+def test_without_steps_nothing_is_taken_for_evaluation() -> None:
+    bare = [{"kind": "stage", "stage": "grpo-q1-1", "time": 0.0}, end("grpo-q1-1", 60.0)]
+    (row,) = times(bare)
+    assert {part: row[part] for part in PARTS if row[part]} == {"rest": 60.0}

@@ -151,8 +151,7 @@ def _one(
     from remid.study.borrow import borrow, borrow_texts
     from remid.study.reference_scores import reference_scores
     from remid.study.shared_adapter import train_shared
-    from remid.train.corl import train_corl
-    from remid.train.watched import train_watched
+    from remid.train.watched import train_journalled, train_watched
 
     config, name = arm_settings(whole, arm), f"{arm}-{seed}"
     drawn = f"-draws{draws.count}-{draws.temperature:g}" if draws.count > 1 and config.reasoning else ""
@@ -170,7 +169,7 @@ def _one(
         estimator = train_shared(config, run, progress)
     else:
         taken = borrow(config, run)
-        train = train_watched if config.stop_on_collapse else train_corl  # watching costs evaluations
+        train = train_watched if config.stop_on_collapse else train_journalled
         estimator = train(config, run, progress)
     best = json.loads((run / "best.json").read_text(encoding="utf-8"))["name"]
     scores = reference_scores(estimator, config, samples, path.parent, progress, best=best, begin=begin, draws=draws)

@@ -68,8 +68,8 @@ def _row(stage: str, mine: Sequence[Row]) -> Row:
             found[row.get("part", "sampling")] += float(row["seconds"])  # a roll-out's says no part
     if end := next((k for k, row in enumerate(mine) if _is_end(row)), None):
         mine = mine[: end + 1]
-        last = max((k for k, row in enumerate(mine) if row["kind"] == "step"), default=0)
-        found["evaluation"] += seconds_without_pauses(mine[last:])
+        if steps := [k for k, row in enumerate(mine) if row["kind"] == "step"]:  # else nothing tells the two apart
+            found["evaluation"] += seconds_without_pauses(mine[steps[-1] :])
     left = max(0.0, seconds_without_pauses(mine) - sum(found.values()))
     found["learning" if stage.startswith("sft-") else "rest"] += left
     return _shared(stage, found)

@@ -21,6 +21,13 @@ def train_watched(config: TrainConfig, out: Path, progress: Progress, engine: En
     return train_corl(config, out, progress, callbacks=watchers, engine=engine)
 
 
+def train_journalled(config: TrainConfig, out: Path, progress: Progress) -> Path:
+    """Train with a journal of the steps and without probes, which cost evaluations; for studies of many trainings."""
+    return train_corl(
+        config, out, progress, callbacks=lambda run: [JournalCallback(run.journal, run.stage, run.progress)]
+    )
+
+
 def watchers(run: TrainRun) -> list[Any]:
     """The callbacks of the stage in hand, in the order in which they must hear of a step."""
     heard: list[Any] = [JournalCallback(run.journal, run.stage, run.progress)]
