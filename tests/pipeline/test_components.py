@@ -253,6 +253,22 @@ def test_few_samples_whose_pairs_go_together_make_no_false_alarms() -> None:
     assert alarms <= 30  # 20 are allowed on average, 30 are passed once in a hundred times
 
 
+@pytest.mark.parametrize(
+    ("kept", "told"), [(0.4, {"replace": True, "remove": False}), (0.1, {"replace": True, "remove": True})]
+)
+def test_how_little_is_ignored_depends_on_how_it_is_asked(kept: float, told: dict[str, bool]) -> None:
+    rng, none_Bm = np.random.default_rng(0), np.zeros((200, 1), dtype=np.int64)
+    for quantity, expected in told.items():
+        of_cell = []
+        for share in (kept, 1.0, 1.0):
+            theirs_Bm = rng.normal(4, 1, (200, 1))
+            ours_Bm = share * theirs_Bm + rng.normal(0, 0.3, (200, 1))
+            sides = (mean_drop(drop_Bm, none_Bm) for drop_Bm in (ours_Bm, theirs_Bm, ours_Bm - theirs_Bm))
+            of_cell.append(tuple(Cell(None, "id", side, None) for side in sides))
+        rows = cell_rows("one", quantity, COMPONENTS, of_cell, [], 0.95)  # type: ignore[arg-type]
+        assert [row["ignored"] for row in rows] == [expected, False, False]
+
+
 def again(tiny: Tiny, folder: Path, data: Path | None = None, **more: Any) -> Any:
     return remid.evaluate(data or tiny.data, out=folder, progress=False, **{**SETTINGS, **more})
 

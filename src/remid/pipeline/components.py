@@ -27,8 +27,9 @@ from remid.types import COMPONENTS, Estimate, FloatArray, IntArray, Sample
 
 #: In Shapley's rows, all three replaced at once: what the three shares sum to.
 WHOLE = "all"
-#: A policy that keeps more than this of what the reference takes from a component does not ignore it.
-KEPT_MOST = 0.5
+#: A policy that keeps more than this of what the reference takes from a component does not ignore it. Where a part is
+#: removed, who never saw it is at 0 or below, and who uses another part less as well is not (docs/components.md).
+KEPT_MOST = {"replace": 0.5, "remove": 0.25}
 #: Partners are drawn apart from negatives: `shuffled` speaks with the first negative's words, and a partner who is that
 #: very sample would give it back what it belongs to.
 _APART = 10_007
@@ -198,7 +199,8 @@ def cell_rows(
         tested = bool(np.isfinite(test))
         known = tested and row["kept"]["value"] is not None
         row["p_adjusted"] = number(float(adjusted)) if tested else None
-        row["ignored"] = bool(adjusted < 1 - confidence and row["kept"]["value"] < KEPT_MOST) if known else None
+        little = known and row["kept"]["value"] < KEPT_MOST[quantity]
+        row["ignored"] = bool(little and adjusted < 1 - confidence) if known else None
     return rows
 
 
